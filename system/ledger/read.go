@@ -1,0 +1,115 @@
+package ledger
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"plane/system/backend"
+	"plane/system/port"
+	"plane/system/protocol"
+)
+
+// The ages by which ClusterState goes.
+const (
+	lately = 2 * time.Minute  // a node or controller that was heard from since may be there
+	fresh  = 45 * time.Second // a drone that was not heard from since is not ready
+)
+
+// Backend implements port.Store.
+func (l *Ledger) Backend(id string) (port.Backend, error) {
+	b, err := l.backend(id)
+	if err != nil {
+		return port.Backend{}, err
+	}
+	return b.view(), nil
+}
+
+func (b *backendRow) view() port.Backend {
+	return port.Backend{
+		ID: b.id, Key: b.key, Cluster: b.cluster, Drone: b.drone.name,
+		State: b.state, StateTime: b.stateTime, CreatedAt: b.created,
+	}
+}
+
+// History implements port.Store.
+func (l *Ledger) History(id string, after backend.Status) ([]port.HistoryEntry, error) {
+	b, err := l.backend(id)
+	if err != nil {
+		return nil, err
+	}
+	first := slices.IndexFunc(b.history, func(e port.HistoryEntry) bool { return e.State.Status > after })
+	if first < 0 {
+		return nil, nil
+	}
+	return slices.Clone(b.history[first:]), nil
+}
+
+// Backends implements port.Store.
+func (l *Ledger) Backends(clusterName, after string, limit int) []port.Backend {
+	c, ok := l.clusters[clusterName]
+	if !ok || limit <= 0 {
+		return nil
+	}
+	names := l.names(c)
+	first, found := slices.BinarySearch(names, after)
+	if found {
+		first++
+	}
+	var page []port.Backend
+	for _, id := range names[first:min(first+limit, len(names))] {
+		page = append(page, l.backends[id].view())
+	}
+	return page
+}
+
+// ClusterState implements port.Store.
+func (l *Ledger) ClusterState(now time.Time, clusterName string) protocol.ClusterState {
+	s := protocol.ClusterState{Drones: []protocol.DroneState{}, Proxies: []protocol.NodeState{}}
+	c, ok := l.clusters[clusterName]
+	if !ok {
+		return s
+	}
+	for _, d := range l.present(now, c.droneOrder) {
+		s.Drones = append(s.Drones, protocol.DroneState{
+			Ready:            d.connected && !d.localTime.IsZero() && now.Sub(d.seen) <= fresh,
+			Draining:         d.draining,
+			LastHeartbeatAge: age(now, d.seen),
+			BackendCount:     int64(d.live.Len()),
+			Node:             l.nodeState(now, d, protocol.NodeName{Drone: d.name}),
+		})
+	}
+	for _, p := range l.present(now, c.proxyOrder) {
+		s.Proxies = append(s.Proxies, l.nodeState(now, p, protocol.NodeName{Proxy: p.name}))
+	}
+	return s
+}
+
+// present returns the nodes that are there, in order of name: who was heard
+// from lately, and who is connected to a controller that was.
+func (l *Ledger) present(now time.Time, nodes []*node) []*node {
+	var there []*node
+	for _, n := range nodes {
+		c, known := l.controllers[n.controller]
+		if now.Sub(n.seen) <= lately || n.connected && known && now.Sub(c.seen) <= lately {
+			there = append(there, n)
+		}
+	}
+	slices.SortFunc(there, func(a, b *node) int { return strings.Compare(a.name, b.name) })
+	return there
+}
+
+// nodeState shows a node. Of a controller that has not given a sign of life yet
+// the node's own is shown.
+func (l *Ledger) nodeState(now time.Time, n *node, name protocol.NodeName) protocol.NodeState {
+	seen := n.seen
+	if c, ok := l.controllers[n.controller]; ok {
+		seen = c.seen
+	}
+	return protocol.NodeState{
+		Name: name, PlaneVersion: n.version.Version, PlaneHash: n.version.GitHash,
+		Controller: n.controller, ControllerHeartbeatAge: age(now, seen),
+	}
+}
+
+func age(now, then time.Time) int64 { return int64(max(now.Sub(then), 0) / time.Second) }
