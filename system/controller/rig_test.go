@@ -1,0 +1,296 @@
+package controller_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"plane/adapters/clock"
+	"plane/adapters/memory"
+	"plane/system/backend"
+	"plane/system/controller"
+	"plane/system/lease"
+	"plane/system/port"
+	"plane/system/protocol"
+)
+
+// rig is a controller on an in-memory store, in a bubble.
+type rig struct {
+	*testing.T
+	*controller.Controller
+	clock *clock.Monotonic
+	tasks *clock.Tasks
+	store *flaky
+}
+
+const cluster = "localhost:9090"
+
+// inBubble runs a test with a controller whose hints pass the filter.
+func inBubble(t *testing.T, pass func(port.Hint) bool, test func(r *rig)) {
+	t.Helper()
+	listening(t, func(l port.Listener) port.Listener { return sieve{l, pass} }, test)
+}
+
+// listening runs a test with a controller that hears the store through what
+// wrap makes of its listener.
+func listening(t *testing.T, wrap func(port.Listener) port.Listener, test func(r *rig)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		c, tasks := clock.New(), clock.NewTasks(t.Context())
+		store := &flaky{}
+		inner := memory.New(standing{c, &store.stood})
+		store.Store = inner
+		ctl, err := controller.New(controller.Config{
+			Name: "co-1", ControllerURL: "http://ctl", DefaultCluster: cluster, BestOf: 2,
+			Version: protocol.Version{Version: "test"}, Timing: controller.DefaultTiming(), Lease: lease.Default(),
+			Log: slog.New(slog.DiscardHandler),
+		}, c, tasks, clock.Rand{}, store, wrap(inner.Listen()))
+		require.NoError(t, err)
+		tasks.Go("controller", func(ctx context.Context) { _ = ctl.Run(ctx) })
+		defer tasks.Stop()
+		test(&rig{t, ctl, c, tasks, store})
+	})
+}
+
+// pass lets the bubble's time go by.
+func pass(d time.Duration) {
+	time.Sleep(d) //nolint:forbidigo // the time of the bubble
+	synctest.Wait()
+}
+
+func everyHint(port.Hint) bool { return true }
+func noHint(port.Hint) bool    { return false }
+
+// sieve loses the hints that do not pass.
+type sieve struct {
+	port.Listener
+	pass func(port.Hint) bool
+}
+
+func (s sieve) Next(ctx context.Context) (port.Hint, error) {
+	for {
+		hint, err := s.Listener.Next(ctx)
+		if err != nil || s.pass(hint) {
+			return hint, err
+		}
+	}
+}
+
+// vague is a listener that has fallen behind: it tells that something has
+// happened, with or without an error, and not what.
+type vague struct {
+	port.Listener
+	err error
+}
+
+func (v vague) Next(ctx context.Context) (port.Hint, error) {
+	if _, err := v.Listener.Next(ctx); err != nil {
+		return port.Hint{}, err
+	}
+	return port.Hint{Topic: port.ResyncTopic}, v.err
+}
+
+// flaky is a store whose next calls of some kinds fail after they have been
+// committed.
+type flaky struct {
+	port.Store
+	away                                   atomic.Bool  // it answers neither polls nor keep-alives nor sweeps
+	stood                                  atomic.Int64 // for how long its clock has stood still
+	connects, states, keepAlives, renewals atomic.Int32
+}
+
+var errUnclear = errors.New("the connection broke")
+
+func failing(n *atomic.Int32) bool { return n.Add(-1) >= 0 }
+
+func (f *flaky) Connect(ctx context.Context, p port.ConnectParams) (port.Connected, error) {
+	found, err := f.Store.Connect(ctx, p)
+	if failing(&f.connects) {
+		return port.Connected{}, errUnclear
+	}
+	return found, err
+}
+
+func (f *flaky) RecordStates(ctx context.Context, reports []port.StateReport) ([]port.RecordOutcome, error) {
+	outcomes, err := f.Store.RecordStates(ctx, reports)
+	if failing(&f.states) {
+		return nil, errUnclear
+	}
+	return outcomes, err
+}
+
+func (f *flaky) RenewKeys(ctx context.Context, renewals []port.Renewal) ([]bool, error) {
+	renewed, err := f.Store.RenewKeys(ctx, renewals)
+	if failing(&f.renewals) {
+		return nil, errUnclear
+	}
+	return renewed, err
+}
+
+func (f *flaky) KeepAlive(ctx context.Context, u port.ProxyUse) error {
+	if f.away.Load() || failing(&f.keepAlives) {
+		return errUnclear
+	}
+	return f.Store.KeepAlive(ctx, u)
+}
+
+func (f *flaky) Revocations(ctx context.Context, within time.Duration) ([]port.Revocation, time.Time, error) {
+	if f.away.Load() {
+		return nil, time.Time{}, errUnclear
+	}
+	return f.Store.Revocations(ctx, within)
+}
+
+func (f *flaky) Sweep(ctx context.Context, p port.SweepParams) (int, error) {
+	if f.away.Load() {
+		return 0, errUnclear
+	}
+	return f.Store.Sweep(ctx, p)
+}
+
+// standing is a store's clock that has stood still for a while.
+type standing struct {
+	*clock.Monotonic
+	stood *atomic.Int64
+}
+
+func (s standing) Now() time.Time { return s.Monotonic.Now().Add(-time.Duration(s.stood.Load())) }
+
+// peer is the far end of a session.
+type peer struct {
+	r       *rig
+	in, out chan []byte
+	closed  chan struct{}
+}
+
+func (r *rig) dial(serve func(ctx context.Context, conn port.Conn) error, hello string) *peer {
+	p := &peer{r: r, in: make(chan []byte, 1000), out: make(chan []byte, 1000), closed: make(chan struct{})}
+	r.tasks.Go("session", func(ctx context.Context) { _ = serve(ctx, (*conn)(p)) })
+	p.in <- protocol.EncodeHandshake(protocol.Handshake{Version: protocol.Version{Version: "test"}, Name: hello})
+	_, err := protocol.DecodeHandshake(<-p.out, "co-")
+	require.NoError(r, err)
+	synctest.Wait()
+	return p
+}
+
+func (r *rig) drone(name string) *peer {
+	p := r.dial(func(ctx context.Context, c port.Conn) error { return r.ServeDrone(ctx, cluster, "", c) }, name)
+	p.say(protocol.Heartbeat{LocalTime: protocol.Millis{Time: time.UnixMilli(1_000_000)}})
+	return p
+}
+
+func (r *rig) proxy(name string) *peer {
+	return r.dial(func(ctx context.Context, c port.Conn) error { return r.ServeProxy(ctx, cluster, c) }, name)
+}
+
+func (p *peer) say(m any) {
+	switch m := m.(type) {
+	case protocol.FromDrone:
+		p.in <- protocol.EncodeFromDrone(m)
+	case protocol.FromProxy:
+		p.in <- protocol.EncodeFromProxy(m)
+	}
+	synctest.Wait()
+}
+
+// heard returns what has come by now.
+func (p *peer) heard() (frames [][]byte) {
+	synctest.Wait()
+	for {
+		select {
+		case f := <-p.out:
+			frames = append(frames, f)
+		default:
+			return frames
+		}
+	}
+}
+
+func toDrone[M any](p *peer) (all []M) {
+	for _, f := range p.heard() {
+		m, err := protocol.DecodeToDrone(f)
+		require.NoError(p.r, err)
+		if m, ok := m.(M); ok {
+			all = append(all, m)
+		}
+	}
+	return all
+}
+
+func toProxy[M any](p *peer) (all []M) {
+	for _, f := range p.heard() {
+		m, err := protocol.DecodeToProxy(f)
+		require.NoError(p.r, err)
+		if m, ok := m.(M); ok {
+			all = append(all, m)
+		}
+	}
+	return all
+}
+
+// report has a drone say that a backend has reached a status.
+func (p *peer) report(backendID string, s backend.State) {
+	p.say(protocol.BackendEvent{EventID: int64(s.Status), BackendID: backendID, State: protocol.State(s), Timestamp: protocol.Millis{Time: p.r.clock.Now()}})
+}
+
+var ready = backend.State{Status: backend.Ready, Address: "127.0.0.1:8000"}
+
+func terminated(reason backend.Reason) backend.State {
+	return backend.State{Status: backend.Terminated, Last: backend.Ready, Termination: backend.Soft, Reason: reason}
+}
+
+// conn is the controller's end of a peer.
+type conn peer
+
+func (c *conn) Send(ctx context.Context, msg []byte) error {
+	select {
+	case c.out <- msg:
+		return nil
+	case <-c.closed:
+		return port.ErrClosed
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (c *conn) Recv(ctx context.Context) ([]byte, error) {
+	select {
+	case msg := <-c.in:
+		return msg, nil
+	case <-c.closed:
+		return nil, port.ErrClosed
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+func (c *conn) Close(string) {
+	select {
+	case <-c.closed:
+	default:
+		close(c.closed)
+	}
+}
+
+func request(t *testing.T, body string) (req protocol.ConnectRequest) {
+	t.Helper()
+	require.NoError(t, json.Unmarshal([]byte(body), &req))
+	return req
+}
+
+func (r *rig) connect(body string) protocol.ConnectResponse {
+	r.Helper()
+	answer, err := r.Connect(r.Context(), request(r.T, body))
+	require.NoError(r, err)
+	synctest.Wait()
+	return answer
+}
+
+const spawnBoard = `{"key":{"name":"board","namespace":"","tag":""},"spawn_config":{"executable":{"image":"x"},"max_idle_seconds":30}}`

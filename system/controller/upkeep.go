@@ -1,0 +1,153 @@
+package controller
+
+import (
+	"context"
+	"time"
+
+	"plane/system/port"
+	"plane/system/protocol"
+)
+
+// listenPause is the wait before subscribing again to hints that were cut.
+const listenPause = time.Second
+
+// sweepBatch is how many backends one sweep statement ends at most, so that it
+// never holds others up for long.
+const sweepBatch = 200
+
+// beat tells the store that this controller lives.
+func (c *Controller) beat(ctx context.Context) error {
+	info := port.ControllerInfo{Name: c.cfg.Name, Version: c.cfg.Version}
+	return c.every(ctx, c.cfg.Timing.Heartbeat, "heartbeat", func(ctx context.Context) error {
+		return c.store.ControllerHeartbeat(ctx, info)
+	})
+}
+
+// sweep ends idle, expired and lost backends. Any number of controllers do so
+// at once.
+func (c *Controller) sweep(ctx context.Context) error {
+	t := c.cfg.Timing
+	params := port.SweepParams{
+		Limit: sweepBatch, DroneLost: t.DroneLost, ProxyGone: t.ProxyGone,
+		HardAfter: t.HardAfter, LeaseGrace: t.LeaseGrace, NewActionID: c.newActionID,
+	}
+	return c.every(ctx, t.Sweep, "sweep", func(ctx context.Context) error {
+		params.SkipIdle = c.storeJustBack()
+		for {
+			n, err := c.store.Sweep(ctx, params)
+			if err != nil || n < sweepBatch {
+				return err
+			}
+		}
+	})
+}
+
+// cleanUp deletes backends that ended long ago.
+func (c *Controller) cleanUp(ctx context.Context) error {
+	return c.every(ctx, c.cfg.Timing.Cleanup, "cleanup", func(ctx context.Context) error {
+		for {
+			n, err := c.store.Cleanup(ctx, c.cfg.CleanupMinAge, c.cfg.CleanupBatch)
+			if err != nil || n < c.cfg.CleanupBatch {
+				return err
+			}
+		}
+	})
+}
+
+// every calls fn at once and then at each interval. Failures are logged: the
+// next call makes up for them.
+func (c *Controller) every(ctx context.Context, interval time.Duration, what string, fn func(ctx context.Context) error) error {
+	for {
+		if err := c.call(ctx, fn); err != nil && ctx.Err() == nil {
+			c.cfg.Log.Warn(what+" failed; the next one makes up for it", "error", err)
+		}
+		if err := c.clock.Sleep(ctx, interval); err != nil {
+			return err
+		}
+	}
+}
+
+// revocationWindow is how far back revocations are read each time: longer than
+// a transaction may take to become visible after its time was taken.
+const revocationWindow = 30 * time.Second
+
+// spreadRevocations tells this controller's proxies of each revocation once, on
+// the hint of one and, since hints may be lost, by itself twice a second. What
+// the store's clock shows comes with the answer.
+func (c *Controller) spreadRevocations(ctx context.Context) error {
+	news := c.tasks.EventCount()
+	defer c.hints.Subscribe(hintTopic(port.RevokedTopic, ""), news.Advance)()
+	told := map[int64]bool{}
+	last := c.clock.Now() // when the store answered
+	for {
+		seen := news.Read()
+		recent, err := c.readRevocations(ctx)
+		if now := c.clock.Now(); err == nil {
+			if now.Sub(last) > storeGap {
+				c.storeBack.Store(&now)
+			}
+			last = now
+		}
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case err != nil:
+			c.cfg.Log.Warn("cannot read revocations; trying again", "error", err)
+		default:
+			told = c.tell(recent, told)
+		}
+		if err := c.await(ctx, news, seen, c.cfg.Timing.RevokePoll); err != nil {
+			return err
+		}
+	}
+}
+
+// storeGap is for how long the store must not have answered for its word on
+// what is idle to be out of date afterwards: fail-over takes longer, and during
+// it no keep-alive could be noted, while the store's clock may have stood still.
+const storeGap = 3 * time.Second
+
+// storeJustBack reports whether the store was out of reach a moment ago, and
+// proxies have not all had the time to say what they use since.
+func (c *Controller) storeJustBack() bool {
+	back := c.storeBack.Load()
+	return back != nil && c.clock.Now().Sub(*back) < 2*c.cfg.Timing.Heartbeat
+}
+
+func (c *Controller) readRevocations(ctx context.Context) ([]port.Revocation, error) {
+	ctx, cancel := port.WithTimeout(ctx, c.clock, c.cfg.Timing.RevokeCall)
+	defer cancel()
+	recent, now, err := c.store.Revocations(ctx, revocationWindow)
+	if err == nil {
+		c.storeTime.Store(&now)
+	}
+	return recent, err
+}
+
+// tell sends each revocation that is not in told to all proxies, and returns
+// what is told now.
+func (c *Controller) tell(recent []port.Revocation, told map[int64]bool) map[int64]bool {
+	now := make(map[int64]bool, len(recent))
+	for _, r := range recent {
+		now[r.ID] = true
+		if told[r.ID] {
+			continue
+		}
+		frame := protocol.EncodeToProxy(protocol.TokenRevoked{Backend: r.BackendID, User: r.User})
+		for _, seat := range c.proxies.Members() {
+			seat.out.Put(frame)
+		}
+	}
+	return now
+}
+
+// await blocks until the count passes seen, or for the interval at most; the
+// error is that of the context.
+func (c *Controller) await(ctx context.Context, news port.EventCount, seen uint64, most time.Duration) error {
+	waiting, cancel := port.WithTimeout(ctx, c.clock, most)
+	defer cancel()
+	if err := news.Await(waiting, seen); err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return nil
+}
