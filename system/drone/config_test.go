@@ -1,0 +1,36 @@
+package drone_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"plane/system/drone"
+)
+
+func TestTimingsThatDoNotFitAreRefused(t *testing.T) {
+	require.NoError(t, drone.DefaultConfig("dr-a").Validate())
+	for name, c := range map[string]struct {
+		change func(*drone.Config)
+		says   string
+	}{
+		"a lease that two could hold":             {func(c *drone.Config) { c.Lease.Hard = 58 * time.Second }, "lease timing"},
+		"a name of another kind":                  {func(c *drone.Config) { c.Name = "px-a" }, "px-a"},
+		"no log":                                  {func(c *drone.Config) { c.Log = nil }, "log"},
+		"no grace":                                {func(c *drone.Config) { c.Timing.Grace = 0 }, "grace"},
+		"pruning backwards":                       {func(c *drone.Config) { c.Timing.Prune = -1 }, "prune"},
+		"heartbeats too far apart":                {func(c *drone.Config) { c.Timing.Heartbeat = 23 * time.Second }, "heartbeat"},
+		"no time to repeat a renewal":             {func(c *drone.Config) { c.Timing.RenewRetry = 6 * time.Second }, "renew retry"},
+		"a quarantine shorter than routes last":   {func(c *drone.Config) { c.Timing.Quarantine = 30 * time.Second }, "quarantine"},
+		"lists too far apart to find every stray": {func(c *drone.Config) { c.Timing.Relist = time.Minute }, "relist"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := drone.DefaultConfig("dr-a")
+			c.change(&cfg)
+			require.ErrorContains(t, cfg.Validate(), c.says)
+			_, err := drone.New(cfg, drone.World{})
+			require.ErrorContains(t, err, c.says)
+		})
+	}
+}
