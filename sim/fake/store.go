@@ -1,0 +1,167 @@
+package fake
+
+import (
+	"context"
+	"time"
+
+	"plane/system/backend"
+	"plane/system/ledger"
+	"plane/system/port"
+	"plane/system/protocol"
+)
+
+var _ port.Store = (*Store)(nil)
+
+// run is query for an operation without an answer.
+func (s *Store) run(ctx context.Context, what string, op func(l *ledger.Ledger, now time.Time) error) error {
+	_, err := query(ctx, s, what, func(l *ledger.Ledger, now time.Time) (none, error) { return none{}, op(l, now) })
+	return err
+}
+
+// Health implements port.Store.
+func (s *Store) Health(ctx context.Context) error {
+	return s.run(ctx, "health", func(*ledger.Ledger, time.Time) error { return nil })
+}
+
+// Connect implements port.Store.
+func (s *Store) Connect(ctx context.Context, p port.ConnectParams) (port.Connected, error) {
+	return query(ctx, s, "connect", func(l *ledger.Ledger, now time.Time) (port.Connected, error) { return l.Connect(now, p) })
+}
+
+// RouteToken implements port.Store.
+func (s *Store) RouteToken(ctx context.Context, token string) (port.Route, error) {
+	return query(ctx, s, "route token", func(l *ledger.Ledger, now time.Time) (port.Route, error) { return l.RouteToken(now, token) })
+}
+
+// Revoke implements port.Store.
+func (s *Store) Revoke(ctx context.Context, backendID, user string) error {
+	return s.run(ctx, "revoke", func(l *ledger.Ledger, now time.Time) error { return l.Revoke(now, backendID, user) })
+}
+
+// Revocations implements port.Store.
+func (s *Store) Revocations(ctx context.Context, within time.Duration) ([]port.Revocation, time.Time, error) {
+	type answer struct { // of its own: the store may answer when nobody waits any more
+		recent []port.Revocation
+		now    time.Time
+	}
+	a, err := query(ctx, s, "revocations", func(l *ledger.Ledger, now time.Time) (answer, error) {
+		return answer{l.Revocations(now, within), now}, nil
+	})
+	return a.recent, a.now, err
+}
+
+// Terminate implements port.Store.
+func (s *Store) Terminate(ctx context.Context, p port.TerminateParams) error {
+	return s.run(ctx, "terminate", func(l *ledger.Ledger, now time.Time) error { return l.Terminate(now, p) })
+}
+
+// RecordStates implements port.Store.
+func (s *Store) RecordStates(ctx context.Context, reports []port.StateReport) ([]port.RecordOutcome, error) {
+	return query(ctx, s, "record states", func(l *ledger.Ledger, now time.Time) ([]port.RecordOutcome, error) {
+		return l.RecordStates(now, reports), nil
+	})
+}
+
+// RenewKeys implements port.Store.
+func (s *Store) RenewKeys(ctx context.Context, renewals []port.Renewal) ([]bool, error) {
+	return query(ctx, s, "renew keys", func(l *ledger.Ledger, now time.Time) ([]bool, error) {
+		held := l.RenewKeys(now, renewals)
+		for i, r := range renewals {
+			if held[i] {
+				s.db.renewed[r.BackendID] = now
+			}
+		}
+		return held, nil
+	})
+}
+
+// KeepAlive implements port.Store.
+func (s *Store) KeepAlive(ctx context.Context, u port.ProxyUse) error {
+	return s.run(ctx, "keep alive", func(l *ledger.Ledger, now time.Time) error {
+		l.KeepAlive(now, u)
+		return nil
+	})
+}
+
+// PendingActions implements port.Store.
+func (s *Store) PendingActions(ctx context.Context, drone port.NodeID) ([]port.PendingAction, error) {
+	return query(ctx, s, "pending actions", func(l *ledger.Ledger, _ time.Time) ([]port.PendingAction, error) {
+		return l.PendingActions(drone), nil
+	})
+}
+
+// AckActions implements port.Store.
+func (s *Store) AckActions(ctx context.Context, drone port.NodeID, actionIDs []string) error {
+	return s.run(ctx, "ack actions", func(l *ledger.Ledger, _ time.Time) error {
+		l.AckActions(drone, actionIDs)
+		return nil
+	})
+}
+
+// RegisterNode implements port.Store.
+func (s *Store) RegisterNode(ctx context.Context, n port.NodeRegistration) (port.NodeID, error) {
+	return query(ctx, s, "register node", func(l *ledger.Ledger, now time.Time) (port.NodeID, error) { return l.RegisterNode(now, n), nil })
+}
+
+// DisconnectNode implements port.Store.
+func (s *Store) DisconnectNode(ctx context.Context, node port.NodeID, connection string) error {
+	return s.run(ctx, "disconnect node", func(l *ledger.Ledger, _ time.Time) error {
+		l.DisconnectNode(node, connection)
+		return nil
+	})
+}
+
+// Heartbeats implements port.Store.
+func (s *Store) Heartbeats(ctx context.Context, beats []port.DroneHeartbeat) error {
+	return s.run(ctx, "heartbeats", func(l *ledger.Ledger, now time.Time) error {
+		l.Heartbeats(now, beats)
+		return nil
+	})
+}
+
+// ControllerHeartbeat implements port.Store.
+func (s *Store) ControllerHeartbeat(ctx context.Context, c port.ControllerInfo) error {
+	return s.run(ctx, "controller heartbeat", func(l *ledger.Ledger, now time.Time) error {
+		l.ControllerHeartbeat(now, c)
+		return nil
+	})
+}
+
+// Drain implements port.Store.
+func (s *Store) Drain(ctx context.Context, cluster, drone string) (bool, error) {
+	return query(ctx, s, "drain", func(l *ledger.Ledger, _ time.Time) (bool, error) { return l.Drain(cluster, drone) })
+}
+
+// Sweep implements port.Store.
+func (s *Store) Sweep(ctx context.Context, p port.SweepParams) (int, error) {
+	return query(ctx, s, "sweep", func(l *ledger.Ledger, now time.Time) (int, error) { return l.Sweep(now, p), nil })
+}
+
+// Cleanup implements port.Store.
+func (s *Store) Cleanup(ctx context.Context, minAge time.Duration, limit int) (int, error) {
+	return query(ctx, s, "cleanup", func(l *ledger.Ledger, now time.Time) (int, error) { return l.Cleanup(now, minAge, limit), nil })
+}
+
+// Backend implements port.Store.
+func (s *Store) Backend(ctx context.Context, backendID string) (port.Backend, error) {
+	return query(ctx, s, "backend", func(l *ledger.Ledger, _ time.Time) (port.Backend, error) { return l.Backend(backendID) })
+}
+
+// History implements port.Store.
+func (s *Store) History(ctx context.Context, backendID string, after backend.Status) ([]port.HistoryEntry, error) {
+	return query(ctx, s, "history", func(l *ledger.Ledger, _ time.Time) ([]port.HistoryEntry, error) { return l.History(backendID, after) })
+}
+
+// ClusterState implements port.Store.
+func (s *Store) ClusterState(ctx context.Context, cluster string) (protocol.ClusterState, error) {
+	return query(ctx, s, "cluster state", func(l *ledger.Ledger, now time.Time) (protocol.ClusterState, error) {
+		return l.ClusterState(now, cluster), nil
+	})
+}
+
+// Backends implements port.Store.
+func (s *Store) Backends(ctx context.Context, cluster, after string, limit int) ([]port.Backend, error) {
+	return query(ctx, s, "backends", func(l *ledger.Ledger, _ time.Time) ([]port.Backend, error) {
+		return l.Backends(cluster, after, limit), nil
+	})
+}
