@@ -12,6 +12,7 @@ import (
 	"plane/sim/fake"
 	"plane/sim/fault"
 	"plane/system/backend"
+	"plane/system/drone"
 	"plane/system/port"
 )
 
@@ -236,9 +237,9 @@ func (s *script) unansweredRenewal() {
 	for range 3 {
 		rec, known := m.Record(t.Backend)
 		require.True(s, known)
-		s.pass(m.Clock.True(rec.Deadlines.RenewAt).Sub(s.Now()) - time.Second)
+		s.pass(m.Clock.True(rec.Deadlines.RenewAt.Add(-drone.DefaultTiming().RenewAhead)).Sub(s.Now()) - time.Second)
 		s.weather.StoreFails = 1
-		s.pass(6 * time.Second) // of the ten that there are until the soft deadline
+		s.pass(15 * time.Second) // of the 28 that there are until the soft deadline
 		s.weather.StoreFails = 0
 		s.pass(6 * time.Second)
 		require.Equal(s, backend.Ready, s.status(t.Backend))

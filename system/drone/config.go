@@ -29,6 +29,7 @@ type Timing struct {
 	Heartbeat  time.Duration
 	Grace      time.Duration // from a soft termination to the kill
 	Ready      time.Duration // from a spawn to the first HTTP answer
+	RenewAhead time.Duration // how long before a lease says so its renewal is first asked for
 	RenewRetry time.Duration // until an unanswered renewal is repeated the first time; longer each time
 	Quarantine time.Duration // until a port that was given back serves another backend
 	Stats      time.Duration // how often each ready backend is measured
@@ -38,12 +39,15 @@ type Timing struct {
 	EngineCall time.Duration // the longest one short call of the engine may take
 }
 
-// DefaultTiming is what the guarantees promise.
+// DefaultTiming is what the guarantees promise. A renewal that is asked for 12 s
+// into a lease has 28 s until the soft deadline: a controller that stands still
+// for 25 s ends nothing, whenever that begins.
 func DefaultTiming() Timing {
 	return Timing{
 		Heartbeat:  port.HeartbeatEvery,
 		Grace:      30 * time.Second,
 		Ready:      300 * time.Second,
+		RenewAhead: 18 * time.Second,
 		RenewRetry: time.Second,
 		Quarantine: 45 * time.Second,
 		Stats:      10 * time.Second,
@@ -96,6 +100,9 @@ func (c Config) Validate() error {
 	}
 	if 2*t.Heartbeat > unhealthyAge {
 		errs = append(errs, fmt.Errorf("timing: a heartbeat every %v; a drone counts as unhealthy after %v, so two must fit", t.Heartbeat, unhealthyAge))
+	}
+	if t.RenewAhead < 0 || t.RenewAhead >= c.Lease.Renew {
+		errs = append(errs, fmt.Errorf("timing: renew ahead %v; want 0 or more, and less than the %v after which a lease says to renew", t.RenewAhead, c.Lease.Renew))
 	}
 	if t.RenewRetry > (c.Lease.Soft-c.Lease.Renew)/2 {
 		errs = append(errs, fmt.Errorf("timing: renew retry %v leaves no time for two tries between renew %v and soft %v", t.RenewRetry, c.Lease.Renew, c.Lease.Soft))

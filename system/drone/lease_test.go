@@ -117,10 +117,25 @@ func TestRenewedForAsLongAsItLives(t *testing.T) {
 		r.ready("b")
 		r.pass(10 * time.Minute)
 		require.Equal(t, "ready", r.last("b").Status.String())
-		require.InDelta(t, 20, r.renewals(), 1)
+		require.InDelta(t, 50, r.renewals(), 1) // every 12 s
 		now := r.look()
 		require.Equal(t, now.records["b"].Deadlines.HardTerminateAt, now.guards["b"])
 	})
+}
+
+// Whenever in the life of a lease that begins.
+func TestAControllerThatStandsStillFor25SecondsEndsNothing(t *testing.T) {
+	for phase := range 15 {
+		inBubble(t, func(t *testing.T, r *rig) {
+			r.ready("b")
+			r.pass(time.Minute + time.Duration(phase)*time.Second)
+			r.set(func() { r.silent = true })
+			r.pass(25 * time.Second)
+			r.set(func() { r.silent = false })
+			r.pass(time.Minute)
+			require.Equal(t, backend.Ready, r.last("b").Status, "it stood still from %d s on", phase)
+		})
+	}
 }
 
 func TestALeaseIsRenewedDuringASoftTermination(t *testing.T) {
@@ -131,7 +146,7 @@ func TestALeaseIsRenewedDuringASoftTermination(t *testing.T) {
 		r.terminate("b", backend.Soft)
 		r.pass(29 * time.Second)
 		require.True(t, r.running("b"), "its first lease has run out, but it was renewed")
-		require.Equal(t, 1, r.renewals())
+		require.Equal(t, 4, r.renewals())
 		r.pass(2 * time.Second)
 		require.False(t, r.running("b"))
 		require.Equal(t, backend.External, r.last("b").Reason)

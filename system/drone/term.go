@@ -34,11 +34,16 @@ func (k *keeper) renewable(now time.Time) bool {
 		k.paper.status != 0 && now.Before(k.life.Deadlines.SoftTerminateAt)
 }
 
+// askFrom is when the next term is first asked for.
+func (k *keeper) askFrom() time.Time {
+	return k.life.Deadlines.RenewAt.Add(-k.d.cfg.Timing.RenewAhead)
+}
+
 // renew asks for another term when it is time, and again until there is an
 // answer, on whatever session is open.
 func (k *keeper) renew() {
 	now, t := k.d.Clock.Now(), &k.term
-	if !k.renewable(now) || k.life.Fresh(now) || now.Before(t.askAt) {
+	if !k.renewable(now) || now.Before(k.askFrom()) || now.Before(t.askAt) {
 		return
 	}
 	local := now.Truncate(time.Millisecond)
@@ -60,8 +65,8 @@ func (k *keeper) renewDue() time.Time {
 	switch {
 	case !k.renewable(now):
 		return time.Time{}
-	case k.life.Fresh(now):
-		return k.life.Deadlines.RenewAt
+	case now.Before(k.askFrom()):
+		return k.askFrom()
 	case k.d.out.Load() == nil:
 		return time.Time{}
 	default:
