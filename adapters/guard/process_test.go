@@ -11,10 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
-	"slices"
 	"strconv"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -24,6 +21,7 @@ import (
 
 	"plane/adapters/clock"
 	"plane/adapters/guard"
+	"plane/adapters/internal/proctest"
 	"plane/system/port"
 )
 
@@ -245,7 +243,7 @@ func TestAFrozenGuardConfirmsNothing(t *testing.T) {
 	dir := newDir(t)
 	c, b := client(t, dir)
 	pid, ended := living(t, dir)
-	freeze(t, pid)
+	proctest.Freeze(t, pid)
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	require.ErrorIs(t, c.Set(ctx, "b", b.Now().Add(time.Hour)), context.DeadlineExceeded)
@@ -254,24 +252,6 @@ func TestAFrozenGuardConfirmsNothing(t *testing.T) {
 	require.NoError(t, c.Clear(t.Context(), "b"))
 	require.NoError(t, c.Close())
 	ended()
-}
-
-// freeze stops a process and returns once all its threads stand still, which a
-// signal alone does not wait for.
-func freeze(t *testing.T, pid int) {
-	t.Helper()
-	t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGCONT) })
-	require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
-	for frozen := false; !frozen; runtime.Gosched() {
-		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
-		require.NoError(t, err)
-		require.NotEmpty(t, threads, "the process is gone")
-		frozen = !slices.ContainsFunc(threads, func(file string) bool {
-			stat, err := os.ReadFile(file)
-			_, state, found := strings.Cut(string(stat), ") ")
-			return err == nil && (!found || state[0] != 'T')
-		})
-	}
 }
 
 func TestOneGuardForADirectory(t *testing.T) {

@@ -24,6 +24,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"plane/adapters/clock"
+	"plane/adapters/internal/proctest"
 	"plane/adapters/process"
 	"plane/system/port"
 	"plane/system/porttest"
@@ -319,7 +320,7 @@ func TestNothingOfABackendOutlivesIt(t *testing.T) {
 			require.NoError(t, syscall.Kill(supervisorOf(t, dir), syscall.SIGKILL))
 		}, nil},
 		{"its supervisor is stopped", "wait", func(t *testing.T, r *process.Runtime, dir string) {
-			require.NoError(t, syscall.Kill(supervisorOf(t, dir), syscall.SIGSTOP))
+			proctest.Freeze(t, supervisorOf(t, dir))
 			require.NoError(t, r.Kill(t.Context(), "b"))
 		}, nil},
 	} {
