@@ -8,6 +8,7 @@ import (
 
 	"plane/sim/check"
 	"plane/system/backend"
+	"plane/system/lease"
 	"plane/system/port"
 	"plane/system/protocol"
 )
@@ -129,6 +130,30 @@ func (c *Cluster) connect(ctx context.Context, key int, user string) *check.Toke
 	return nil
 }
 
+// sameAnswer holds what a key leads to against what it led to before: whoever
+// asks, and however often it was asked again after an unclear failure, there is
+// one answer while the backend lives (G12). Needs the lock.
+func (c *Cluster) sameAnswer(key int, backendID string) {
+	before := c.answers[key]
+	if before != "" && before != backendID && c.lives(before) && c.lives(backendID) {
+		c.Book.Violate("G12", "key %s leads to %s, and to %s, which lives too", keyName(key), backendID, before)
+	}
+	c.answers[key] = backendID
+}
+
+// lives reports whether a backend has not begun to end and its lease runs.
+func (c *Cluster) lives(backendID string) bool {
+	row, err := c.Database.Ledger().Backend(backendID)
+	if err != nil || !row.State.Status.Alive() {
+		return false
+	}
+	began := row.CreatedAt
+	if renewed := c.Database.Renewed(backendID); renewed.After(began) {
+		began = renewed
+	}
+	return c.Database.Now().Before(began.Add(lease.Default().Expiry))
+}
+
 // unclear reports whether a client may try again.
 func unclear(e *protocol.APIError) bool {
 	switch e.Kind {
@@ -143,6 +168,7 @@ func (c *Cluster) connected(key int, user string, res protocol.ConnectResponse, 
 	defer c.Unlock()
 	c.Tell("client", "%s: connect %s gives %s, %s (spawned: %v)", user, keyName(key), res.BackendID, res.Status, res.Spawned)
 	c.Book.Answered(keyName(key), res.BackendID, began, asked, c.Database.Renewed(res.BackendID))
+	c.sameAnswer(key, res.BackendID)
 	if c.load.Chance(0.7) {
 		c.follow(res.BackendID)
 	}

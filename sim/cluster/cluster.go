@@ -88,7 +88,8 @@ type Cluster struct {
 	streams     map[string]*stream
 	swept       map[string]bool // backends whose sweep was looked at
 
-	steadySince time.Time // since when the store and the network are well; zero: they are not
+	answers     map[int]string // the backend that each key led to last
+	steadySince time.Time      // since when the store and the network are well; zero: they are not
 }
 
 // process is something that crashes and is started again.
@@ -111,7 +112,7 @@ func (p *process) up() bool { return p.node != nil && p.node.Alive() }
 
 // New builds the cluster and starts everything. The lock must be held.
 func New(w world.World, opt Options, log func(node string) *slog.Logger) *Cluster {
-	c := &Cluster{opt: opt, weather: opt.Weather, log: log, streams: map[string]*stream{}, swept: map[string]bool{}}
+	c := &Cluster{opt: opt, weather: opt.Weather, log: log, streams: map[string]*stream{}, swept: map[string]bool{}, answers: map[int]string{}}
 	c.Env = &fake.Env{World: w, Weather: &c.weather}
 	c.rnd, c.load = w.Stream("faults"), w.Stream("load")
 	c.Database = fake.NewDatabase(c.Env, c.clockwork())
