@@ -257,6 +257,35 @@ func TestATakenPortIsReplaced(t *testing.T) {
 	})
 }
 
+// The agent died over a start that took effect after its next one was refused
+// (G6, G10).
+func TestAStartThatTookEffectAfterAllIsNotUndone(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.runtime = &belated{engine: engine{r}}
+		r.start()
+		r.spawn("b")
+		r.pass(time.Minute)
+		require.Equal(t, []string{"loading", "starting", "waiting", "ready"}, r.statuses("b"))
+		require.Equal(t, 1, r.look().starts["b"])
+		require.Zero(t, r.called("remove", "b"))
+	})
+}
+
+// belated is an engine that starts a container and says that its port is taken.
+type belated struct {
+	engine
+	told bool
+}
+
+func (e *belated) Start(ctx context.Context, spec port.ContainerSpec) (port.Container, error) {
+	c, err := e.engine.Start(ctx, spec)
+	if !e.told {
+		e.told = true
+		return port.Container{}, port.ErrPortTaken
+	}
+	return c, err
+}
+
 // crowded is an engine on which the first ports are taken.
 type crowded struct {
 	engine

@@ -71,9 +71,20 @@ func (o order) pull(ctx context.Context) outcome {
 }
 
 // newPort removes what was created with the old port before it asks for another.
+// A container that runs is left alone, and seen: an earlier start, over which an
+// agent died, has taken effect after all.
 func (o order) newPort(ctx context.Context) outcome {
-	if err := o.d.Runtime.Remove(ctx, o.id); err != nil && !errors.Is(err, port.ErrNoContainer) {
+	c, err := o.d.Runtime.Inspect(ctx, o.id)
+	switch {
+	case errors.Is(err, port.ErrNoContainer):
+	case err != nil:
 		return outcome{err: err}
+	case c.Running:
+		return outcome{sight: sight(c)}
+	default:
+		if err := o.d.Runtime.Remove(ctx, o.id); err != nil && !errors.Is(err, port.ErrNoContainer) {
+			return outcome{err: err}
+		}
 	}
 	p, err := o.d.Ports.Replace(ctx, o.id)
 	return outcome{err: err, port: p}

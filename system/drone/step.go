@@ -116,14 +116,15 @@ func (k *keeper) finished(step lifecycle.Step, o outcome) {
 		k.spec.Port, w.trouble = o.port, ""
 		k.turn(now, k.life.Moved(backend.Starting, ""))
 	case lifecycle.NewPort:
-		k.spec.Port, k.known.PortTaken, k.known.Container = o.port, false, lifecycle.Absent
+		k.known.PortTaken = false
+		if o.port == 0 { // there is no need for one
+			k.saw(now, o.sight)
+			break
+		}
+		k.spec.Port, k.known.Container = o.port, lifecycle.Absent
 		k.paper.dirty = true
 	case lifecycle.Inspect, lifecycle.Start, lifecycle.Kill:
-		k.known.Container, w.trouble = o.sight.Presence, ""
-		if o.sight.Presence == lifecycle.Running || o.sight.Presence == lifecycle.Ended {
-			w.settledAt = time.Time{}
-		}
-		k.turn(now, k.life.Seen(now, o.sight, k.d.limits))
+		k.saw(now, o.sight)
 	case lifecycle.Probe:
 		k.turn(now, k.life.Moved(backend.Ready, k.life.State.Address))
 	case lifecycle.Stop:
@@ -140,6 +141,15 @@ func (k *keeper) finished(step lifecycle.Step, o outcome) {
 		w.forgotten = o.forgotten
 		w.notBefore[step] = now.Add(k.d.cfg.Timing.Relist) // an older event is not recorded yet
 	}
+}
+
+// saw takes in what the engine shows of the container.
+func (k *keeper) saw(now time.Time, s lifecycle.Sight) {
+	k.known.Container, k.work.trouble = s.Presence, ""
+	if s.Presence == lifecycle.Running || s.Presence == lifecycle.Ended {
+		k.work.settledAt = time.Time{}
+	}
+	k.turn(now, k.life.Seen(now, s, k.d.limits))
 }
 
 // failed decides what a failure means. Where it is unclear what was done, the
