@@ -29,7 +29,8 @@ type Database struct {
 	// Watch is called, with the lock held, after each commit.
 	Watch func(what string)
 
-	renewed map[string]time.Time // when each backend's lease was renewed last
+	failovers int
+	renewed   map[string]time.Time // when each backend's lease was renewed last
 }
 
 // Renewed is what the store's clock showed when the backend's lease was renewed
@@ -60,6 +61,7 @@ func (d *Database) Failover() {
 	away := d.rnd.Between(500*time.Millisecond, 20*time.Second)
 	d.env.Tell("database", "fails over; away for %v", away.Round(time.Millisecond))
 	d.downUntil = d.env.Now().Add(away)
+	d.failovers++
 	ppm := d.clock.PPM
 	if d.env.Weather.Drift {
 		ppm = d.rnd.Int64N(40_001) - 20_000
@@ -104,10 +106,12 @@ func query[T any](ctx context.Context, s *Store, what string, op func(l *ledger.
 	if d.rnd.Chance(w.StoreSlow) {
 		after = d.rnd.Between(0, 12*time.Second)
 	}
+	failovers := d.failovers
 	d.env.Unlock()
 	return ask(ctx, d.env, s.node, before, after, func() (T, error) {
 		var zero T
-		if fails || d.env.Now().Before(d.downUntil) {
+		// What the old machine had not committed dies with its connections.
+		if fails || d.failovers != failovers || d.env.Now().Before(d.downUntil) {
 			return zero, fmt.Errorf("store: %s: %w: not done", what, ErrInjected)
 		}
 		v, err := op(d.ledger, d.Now())
