@@ -149,6 +149,19 @@ func (c *Cluster) draining(drone string) bool {
 	return false
 }
 
+// liveProxy names a proxy that has not gone for good, if there is one.
+func (c *Cluster) liveProxy() string {
+	c.Lock()
+	defer c.Unlock()
+	first := c.load.IntN(len(c.proxies))
+	for i := range c.proxies {
+		if p := c.proxies[(first+i)%len(c.proxies)]; p.up() {
+			return p.name
+		}
+	}
+	return c.proxies[first].name
+}
+
 // probeKey tries for as long as a holder may take to end: 30 s of grace, and
 // what a kill takes.
 func (c *Cluster) probeKey(ctx context.Context, key int) {
@@ -159,7 +172,7 @@ func (c *Cluster) probeKey(ctx context.Context, key int) {
 			if broken(key) {
 				return
 			}
-			if status := c.send(ctx, token, false, 0); status == passed {
+			if status := c.sendBy(ctx, c.liveProxy(), token, false, 0); status == passed {
 				return
 			}
 		}

@@ -219,6 +219,11 @@ func (c *Cluster) send(ctx context.Context, t *check.Token, upgraded bool, stay 
 	c.Lock()
 	p := c.proxies[c.load.IntN(len(c.proxies))].name
 	c.Unlock()
+	return c.sendBy(ctx, p, t, upgraded, stay)
+}
+
+// sendBy sends a request by way of one proxy.
+func (c *Cluster) sendBy(ctx context.Context, p string, t *check.Token, upgraded bool, stay time.Duration) int {
 	limited, cancel := port.WithTimeout(ctx, c.clients.Clock(), askTimeout+stay)
 	defer cancel()
 	conn, err := c.Network.Dial(limited, c.clients, "m-clients", p, "/request")
