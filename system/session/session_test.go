@@ -15,8 +15,8 @@ import (
 	"plane/system/session"
 )
 
-// pipe is one end of a connection in memory. A nil peer swallows nothing: Send
-// blocks for as long as nobody reads.
+// pipe is one end of a connection in memory. Nothing is buffered: Send blocks
+// for as long as nobody reads.
 type pipe struct {
 	in, out chan []byte
 	closed  chan struct{}
