@@ -3,6 +3,7 @@ package whiteboard
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -88,27 +89,40 @@ func TestTabsSeeEachOther(t *testing.T) {
 	require.InDelta(t, 2, ann.next("leave")["peer"], 0)
 }
 
+// Each tab has a board of its own: on a shared one it may hear of the leaving
+// of the one before it first.
 func TestTabThatTalksNonsenseIsToldAndCut(t *testing.T) {
-	srv := httptest.NewServer(Handler(env))
-	defer srv.Close()
-	for text, want := range map[string]string{
-		`{"type":"dance"}`:                     `type: "dance" is none of ours`,
-		`{"type":"` + strings.Repeat("é", 200): "message: unexpected EOF",
+	for name, c := range map[string]struct {
+		text   string
+		code   websocket.StatusCode
+		reason string
+	}{
+		"a type of its own": {
+			`{"type":"dance"}`,
+			websocket.StatusPolicyViolation, `type: "dance" is none of ours`,
+		},
+		"half a message": {
+			`{"type":"` + strings.Repeat("é", 200),
+			websocket.StatusPolicyViolation, "message: unexpected EOF",
+		},
+		"too long": {
+			strings.Repeat("x", maxMessage+1),
+			websocket.StatusMessageTooBig, fmt.Sprintf("read limited at %d bytes", maxMessage+1),
+		},
 	} {
-		tab := open(t, srv.URL, "ann", nil)
-		tab.next("ready")
-		tab.send(text)
-		_, _, err := tab.conn.Read(t.Context())
-		var closed websocket.CloseError
-		require.ErrorAs(t, err, &closed)
-		require.Equal(t, websocket.StatusPolicyViolation, closed.Code)
-		require.Equal(t, want, closed.Reason)
+		t.Run(name, func(t *testing.T) {
+			srv := httptest.NewServer(Handler(env))
+			defer srv.Close()
+			tab := open(t, srv.URL, "ann", nil)
+			tab.next("ready")
+			tab.send(c.text)
+			_, _, err := tab.conn.Read(t.Context())
+			var closed websocket.CloseError
+			require.ErrorAs(t, err, &closed)
+			require.Equal(t, c.code, closed.Code)
+			require.Equal(t, c.reason, closed.Reason)
+		})
 	}
-	big := open(t, srv.URL, "ann", nil)
-	big.next("ready")
-	big.send(strings.Repeat("x", maxMessage+1))
-	_, _, err := big.conn.Read(t.Context())
-	require.Equal(t, websocket.StatusMessageTooBig, websocket.CloseStatus(err))
 }
 
 func TestServeTellsEveryoneToGo(t *testing.T) {
