@@ -26,19 +26,19 @@ var layers = []struct {
 	peers    bool // its packages may import each other
 }{
 	{"pure rules", []string{
-		"system/backend", "system/lease", "system/lifecycle", "system/mount", "system/name", "system/placement",
-		"system/queue", "system/roster", "system/route", "system/watch",
+		"system/backend", "system/challenge", "system/inquiry", "system/lease", "system/lifecycle", "system/mount", "system/name",
+		"system/placement", "system/queue", "system/recent", "system/roster", "system/route", "system/watch", "system/zone",
 	}, true},
 	{"protocol", []string{"system/protocol"}, false},
 	{"port", []string{"system/port"}, false},
 	{"over ports", []string{"system/ledger", "system/session"}, false},
-	{"roles", []string{"system/controller", "system/drone", "system/proxy"}, false},
+	{"roles", []string{"system/certificate", "system/controller", "system/dns", "system/drone", "system/proxy"}, false},
 }
 
 // replayable are the packages whose code runs in the simulator's kernel and must
 // do the same in every run of a seed.
 var replayable = []string{
-	"system/controller", "system/drone", "system/proxy", "system/session", "system/ledger",
+	"system/certificate", "system/controller", "system/dns", "system/drone", "system/proxy", "system/session", "system/ledger",
 	"sim/fake", "sim/check", "sim/cluster", "sim/fault", "sim/world",
 }
 
@@ -114,7 +114,7 @@ func TestLayers(t *testing.T) {
 }
 
 func TestAdaptersAndSimulatorKnowNoRoles(t *testing.T) {
-	roles := []string{"plane/system/controller", "plane/system/drone", "plane/system/proxy"}
+	roles := []string{"plane/system/controller", "plane/system/dns", "plane/system/drone", "plane/system/proxy"}
 	for _, root := range []string{"../adapters", "../sim"} {
 		for _, dir := range packages(t, root) {
 			if root == "../sim" && dir == "cluster" {

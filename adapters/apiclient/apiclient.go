@@ -14,8 +14,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"plane/system/backend"
@@ -96,6 +98,40 @@ func (c *Client) ClusterState(ctx context.Context, cluster string) (protocol.Clu
 	return state, c.call(ctx, http.MethodGet, []string{"ctrl", "c", cluster, "state"}, nil, &state)
 }
 
+// Backends lists one page of a cluster's backends; a Limit of 0 leaves it to the
+// controller.
+func (c *Client) Backends(ctx context.Context, cluster string, asked protocol.BackendsRequest) (protocol.BackendsPage, error) {
+	var page protocol.BackendsPage
+	req, err := c.request(ctx, http.MethodGet, []string{"ctrl", "c", cluster, "backends"}, nil)
+	if err != nil {
+		return page, err
+	}
+	req.URL.RawQuery = parameters(asked).Encode()
+	return page, c.exchange(req, &page)
+}
+
+func parameters(asked protocol.BackendsRequest) url.Values {
+	q := url.Values{}
+	for _, s := range asked.Statuses {
+		q.Add("status", s.String())
+	}
+	for name, value := range map[string]string{"drone": asked.Drone, "key": asked.Key, "after": asked.After} {
+		if value != "" {
+			q.Set(name, value)
+		}
+	}
+	if asked.Live {
+		q.Set("live", "true")
+	}
+	if asked.Namespace != nil {
+		q.Set("namespace", *asked.Namespace)
+	}
+	if asked.Limit != 0 {
+		q.Set("limit", strconv.Itoa(asked.Limit))
+	}
+	return q
+}
+
 // Status returns the last entry of a backend's history.
 func (c *Client) Status(ctx context.Context, backendID string) (protocol.StatusEntry, error) {
 	var entry protocol.StatusEntry
@@ -106,26 +142,47 @@ func (c *Client) Status(ctx context.Context, backendID string) (protocol.StatusE
 // status after (0: all), the past ones first. It returns nil when the stream has
 // ended in good order, and the error of each when that stops it.
 func (c *Client) StatusStream(ctx context.Context, backendID string, after backend.Status, each func(protocol.StatusEntry) error) error {
-	req, err := c.request(ctx, http.MethodGet, []string{"pub", "b", backendID, "status-stream"}, nil)
+	var header http.Header
+	if after != 0 {
+		header = http.Header{"Last-Event-Id": {after.String()}}
+	}
+	return stream(ctx, c, []string{"pub", "b", backendID, "status-stream"}, header, each, nil)
+}
+
+// Metrics asks what a backend said last that it uses.
+func (c *Client) Metrics(ctx context.Context, backendID string) (protocol.MetricsEntry, error) {
+	var entry protocol.MetricsEntry
+	return entry, c.call(ctx, http.MethodGet, []string{"ctrl", "b", backendID, "metrics"}, nil, &entry)
+}
+
+// MetricsStream calls each for what a backend uses, as it tells it. It returns
+// nil when the stream has ended in good order, and the error of each when that
+// stops it.
+func (c *Client) MetricsStream(ctx context.Context, backendID string, each func(protocol.MetricsEntry) error) error {
+	return stream(ctx, c, []string{"ctrl", "b", backendID, "metrics-stream"}, nil, each, nil)
+}
+
+// stream reads server-sent events: each is called for every one, and idle, if
+// there is one, for every comment.
+func stream[E any](ctx context.Context, c *Client, path []string, header http.Header, each func(E) error, idle func() error) error {
+	req, err := c.request(ctx, http.MethodGet, path, nil)
 	if err != nil {
 		return err
 	}
+	maps.Copy(req.Header, header)
 	req.Header.Set("Accept", "text/event-stream")
-	if after != 0 {
-		req.Header.Set("Last-Event-ID", after.String())
-	}
 	resp, err := c.do(req)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close() //nolint:errcheck // only read from
 	return events(resp.Body, func(data []byte) error {
-		var entry protocol.StatusEntry
+		var entry E
 		if err := json.Unmarshal(data, &entry); err != nil {
-			return fmt.Errorf("status stream: %w", err)
+			return fmt.Errorf("%s: an event is not a controller's: %w", req.URL.Path, err)
 		}
 		return each(entry)
-	})
+	}, idle)
 }
 
 func (c *Client) call(ctx context.Context, method string, path []string, body, answer any) error {
@@ -133,6 +190,11 @@ func (c *Client) call(ctx context.Context, method string, path []string, body, a
 	if err != nil {
 		return err
 	}
+	return c.exchange(req, answer)
+}
+
+// exchange sends a request and reads its answer, unless that is nil.
+func (c *Client) exchange(req *http.Request, answer any) error {
 	resp, err := c.do(req)
 	if err != nil {
 		return err
@@ -140,13 +202,13 @@ func (c *Client) call(ctx context.Context, method string, path []string, body, a
 	defer resp.Body.Close() //nolint:errcheck // only read from
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
-		return fmt.Errorf("%s %s: read the answer: %w", method, req.URL.Path, err)
+		return fmt.Errorf("%s %s: read the answer: %w", req.Method, req.URL.Path, err)
 	}
 	if answer == nil {
 		return nil
 	}
 	if err := json.Unmarshal(b, answer); err != nil {
-		return fmt.Errorf("%s %s: the answer is not a controller's: %w", method, req.URL.Path, err)
+		return fmt.Errorf("%s %s: the answer is not a controller's: %w", req.Method, req.URL.Path, err)
 	}
 	return nil
 }

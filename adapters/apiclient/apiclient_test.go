@@ -91,6 +91,23 @@ func TestCalls(t *testing.T) {
 			`{"drones":[],"proxies":[]}`, "GET", "/base/ctrl/c/a%2Fb/state", "",
 			protocol.ClusterState{Drones: []protocol.DroneState{}, Proxies: []protocol.NodeState{}},
 		},
+		"backends": {
+			func(t *testing.T, c *apiclient.Client) (any, error) {
+				return c.Backends(t.Context(), "a.test", protocol.BackendsRequest{})
+			},
+			`{"backends":[],"next":null}`, "GET", "/base/ctrl/c/a.test/backends", "", protocol.BackendsPage{Backends: []protocol.BackendEntry{}},
+		},
+		"backends that pass filters": {
+			func(t *testing.T, c *apiclient.Client) (any, error) {
+				none := ""
+				page, err := c.Backends(t.Context(), "a.test", protocol.BackendsRequest{
+					Statuses: []backend.Status{backend.Ready, backend.Waiting}, Live: true, Drone: "dr-1", Key: "a b&c", Namespace: &none, After: "b0", Limit: 2,
+				})
+				return *page.Next + " " + page.Backends[0].Status.String(), err
+			},
+			`{"backends":[{"id":"b1","status":"ready","time":5}],"next":"b1"}`, "GET",
+			"/base/ctrl/c/a.test/backends?after=b0&drone=dr-1&key=a+b%26c&limit=2&live=true&namespace=&status=ready&status=waiting", "", "b1 ready",
+		},
 		"status": {
 			func(t *testing.T, c *apiclient.Client) (any, error) {
 				e, err := c.Status(t.Context(), "b1")

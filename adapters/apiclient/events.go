@@ -7,8 +7,9 @@ import (
 	"io"
 )
 
-// events reads server-sent events and calls each with the data of every one.
-func events(r io.Reader, each func(data []byte) error) error {
+// events reads server-sent events and calls each with the data of every one,
+// and idle, unless it is nil, for each comment.
+func events(r io.Reader, each func(data []byte) error, idle func() error) error {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, 1<<20)
 	var data [][]byte
@@ -23,12 +24,17 @@ func events(r io.Reader, each func(data []byte) error) error {
 			data = nil
 			continue
 		}
-		if field, value, _ := bytes.Cut(line, []byte(":")); string(field) == "data" {
+		switch field, value, _ := bytes.Cut(line, []byte(":")); {
+		case string(field) == "data":
 			data = append(data, bytes.Clone(bytes.TrimPrefix(value, []byte(" "))))
+		case len(field) == 0 && idle != nil:
+			if err := idle(); err != nil {
+				return err
+			}
 		}
 	}
 	if err := lines.Err(); err != nil {
-		return fmt.Errorf("status stream was cut: %w", err)
+		return fmt.Errorf("the stream was cut: %w", err)
 	}
 	return nil
 }

@@ -40,6 +40,12 @@ func (c *Monotonic) WithDeadline(ctx context.Context, t time.Time) (context.Cont
 	return context.WithTimeout(ctx, t.Sub(c.Now()))
 }
 
+// Wall is the machine's time of day.
+type Wall struct{}
+
+// Wall implements port.WallClock.
+func (Wall) Wall() time.Time { return time.Now().Round(0) }
+
 // Sleep blocks for d of Go's monotonic clock, or until the context ends.
 func Sleep(ctx context.Context, d time.Duration) error {
 	if ctx.Err() != nil {

@@ -39,6 +39,7 @@ import (
 	"github.com/docker/docker/client"
 
 	"plane/system/name"
+	"plane/system/placement"
 	"plane/system/port"
 )
 
@@ -83,6 +84,7 @@ type Runtime struct {
 	cfg       Config
 	bind      netip.Addr
 	logConfig container.LogConfig
+	machine   placement.Capacity
 
 	life context.Context // of the event stream
 	end  context.CancelFunc
@@ -142,6 +144,9 @@ func orDefault(d, otherwise time.Duration) time.Duration {
 	return otherwise
 }
 
+// Machine is what the engine's machine had when New asked.
+func (r *Runtime) Machine() placement.Capacity { return r.machine }
+
 // Close lets go of the engine. Containers stay as they are.
 func (r *Runtime) Close() error {
 	r.end()
@@ -181,6 +186,7 @@ func (r *Runtime) checkEngine(ctx context.Context) error {
 		return fmt.Errorf("docker: the engine has no runtime %q; register it in daemon.json", r.cfg.Runtime)
 	}
 	r.exits.since = engineTime(info)
+	r.machine = placement.Capacity{MilliCPUs: int64(info.NCPU) * 1000, MemoryBytes: info.MemTotal}
 	return r.readLogConfig(info)
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"plane/adapters/docker"
+	"plane/system/placement"
 	"plane/system/port"
 )
 
@@ -31,7 +32,7 @@ func fakeEngine(t *testing.T, routes map[string]http.HandlerFunc, change func(*d
 		case path == "/_ping":
 			w.Header().Set("Api-Version", "1.41")
 		case path == "/info":
-			fmt.Fprint(w, `{"OSType":"linux","SystemTime":"2026-01-01T00:00:00Z"}`)
+			fmt.Fprint(w, `{"OSType":"linux","SystemTime":"2026-01-01T00:00:00Z","NCPU":6,"MemTotal":34359738368}`)
 		default:
 			select { // like a hung engine
 			case <-r.Context().Done():
@@ -45,6 +46,10 @@ func fakeEngine(t *testing.T, routes map[string]http.HandlerFunc, change func(*d
 	}
 	t.Cleanup(func() { close(over); server.Close() })
 	return reopen(t, cfg)
+}
+
+func TestMachineIsTheEngines(t *testing.T) {
+	require.Equal(t, placement.Capacity{MilliCPUs: 6000, MemoryBytes: 32 << 30}, fakeEngine(t, nil, nil).Machine())
 }
 
 func TestHungEngineMakesCallsFail(t *testing.T) {

@@ -32,7 +32,7 @@ func fetch(t *testing.T, req *http.Request) (int, http.Header, string) {
 
 // authService answers with status and gives out the requests it gets.
 func authService(t *testing.T, status int) (string, <-chan *http.Request) {
-	asked := make(chan *http.Request, 10)
+	asked := make(chan *http.Request, 20)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil || len(body) > 0 {
@@ -77,7 +77,7 @@ func TestForwardAuthRefuses(t *testing.T) {
 		s := newSurface(t, url)
 		for _, target := range []string{
 			"POST /ctrl/connect", "GET /ctrl/status", "GET /ctrl/none", "GET /ctrl", "GET /%63trl/status", "HEAD /ctrl/status",
-			"GET /ctrl/c/a.test/drone-socket", "GET /ctrl/c/a.test/proxy-socket", "DELETE /ctrl/connect", "OPTIONS /ctrl/connect",
+			"GET /ctrl/c/a.test/drone-socket", "GET /ctrl/c/a.test/proxy-socket", "GET /ctrl/dns-socket", "DELETE /ctrl/connect", "OPTIONS /ctrl/connect",
 		} {
 			method, path, _ := strings.Cut(target, " ")
 			require.Equal(t, http.StatusUnauthorized, s.do(method, path, "{}").Code, "%s with %d", target, status)

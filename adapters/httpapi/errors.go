@@ -50,7 +50,7 @@ func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	body.ID = id
 	level := slog.LevelInfo
 	switch {
-	case body.Kind == protocol.NoDroneAvailable || body.Kind == protocol.KeyHeldUnhealthy:
+	case body.Kind == protocol.NoDroneAvailable || body.Kind == protocol.KeyHeldUnhealthy || body.Kind == protocol.Unavailable:
 		level = slog.LevelWarn
 	case status >= 500:
 		level = slog.LevelError

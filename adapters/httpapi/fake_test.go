@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -68,6 +69,15 @@ func (f *fakeAPI) ClusterState(_ context.Context, cluster string) (protocol.Clus
 	return protocol.ClusterState{Drones: []protocol.DroneState{}, Proxies: []protocol.NodeState{}}, f.note("state %s", cluster)
 }
 
+func (f *fakeAPI) Backends(_ context.Context, cluster string, req protocol.BackendsRequest) (protocol.BackendsPage, error) {
+	namespace := "any"
+	if req.Namespace != nil {
+		namespace = strconv.Quote(*req.Namespace)
+	}
+	req.Namespace = nil
+	return protocol.BackendsPage{Backends: []protocol.BackendEntry{}}, f.note("backends %s %+v of namespace %s", cluster, req, namespace)
+}
+
 func (f *fakeAPI) Status(_ context.Context, id string) (protocol.StatusEntry, error) {
 	return entry(backend.Ready), f.note("status %s", id)
 }
@@ -94,6 +104,21 @@ func (f *fakeAPI) StatusStream(ctx context.Context, id string, after backend.Sta
 	return nil
 }
 
+func (f *fakeAPI) Metrics(_ context.Context, q port.MetricsQuery) (protocol.MetricsEntry, error) {
+	return usage(1), f.note("metrics %s forwarded=%t as %s", q.BackendID, q.Forwarded, q.Caller["Authorization"])
+}
+
+func (f *fakeAPI) MetricsStream(_ context.Context, q port.MetricsQuery, send func(protocol.MetricsEntry) error, idle func() error) error {
+	if err := f.note("metrics stream %s forwarded=%t as %s", q.BackendID, q.Forwarded, q.Caller["Authorization"]); err != nil {
+		return err
+	}
+	return errors.Join(send(usage(1)), idle(), send(usage(2)))
+}
+
+func usage(memory uint64) protocol.MetricsEntry {
+	return protocol.MetricsEntry{BackendMetrics: protocol.BackendMetrics{BackendID: "b1", MemUsed: memory}, AgeMillis: 5}
+}
+
 func (f *fakeAPI) ServeDrone(_ context.Context, cluster, pool string, _ port.Conn) error {
 	return f.note("drone %s %q", cluster, pool)
 }
@@ -101,6 +126,8 @@ func (f *fakeAPI) ServeDrone(_ context.Context, cluster, pool string, _ port.Con
 func (f *fakeAPI) ServeProxy(_ context.Context, cluster string, _ port.Conn) error {
 	return f.note("proxy %s", cluster)
 }
+
+func (f *fakeAPI) ServeDNS(context.Context, port.Conn) error { return f.note("dns") }
 
 func entry(s backend.Status) protocol.StatusEntry {
 	return protocol.StatusEntry{Status: s, Time: protocol.Millis{Time: time.UnixMilli(1000)}}

@@ -1,6 +1,6 @@
 // Package httpapi is the controller's HTTP surface: the paths of the protocol
 // under /pub, which may face the internet, and under /ctrl, which must not,
-// with the sockets of drones and proxies among the latter.
+// with the sockets of drones, proxies and DNS receivers among the latter.
 //
 // It owns no state. New gives a handler that any number of requests may use at
 // once; what it promises on top of port.ControllerAPI:
@@ -98,8 +98,12 @@ func (s *server) routes() *mux.Router {
 	ctrl("POST", "/revoke", s.revoke)
 	ctrl("POST", cluster+"/d/{drone}/drain", s.drain)
 	ctrl("GET", cluster+"/state", s.clusterState)
+	ctrl("GET", b+"/metrics", s.metrics)
+	ctrl("GET", b+"/metrics-stream", s.metricsStream)
+	ctrl("GET", cluster+"/backends", s.backends)
 	ctrl("GET", cluster+"/drone-socket", s.droneSocket)
 	ctrl("GET", cluster+"/proxy-socket", s.proxySocket)
+	ctrl("GET", "/dns-socket", s.dnsSocket)
 
 	r.NotFoundHandler = s.elsewhere(notFound("there is no such path"))
 	r.MethodNotAllowedHandler = s.elsewhere(&statusError{
@@ -278,6 +282,22 @@ func (s *server) clusterState(w http.ResponseWriter, r *http.Request) error {
 	return answer(w, state)
 }
 
+func (s *server) backends(w http.ResponseWriter, r *http.Request) error {
+	cluster, err := clusterOf(r)
+	if err != nil {
+		return err
+	}
+	req, err := decodeBackends(r.URL.RawQuery)
+	if err != nil {
+		return invalid(err)
+	}
+	page, err := s.api.Backends(r.Context(), cluster, req)
+	if err != nil {
+		return err
+	}
+	return answer(w, page)
+}
+
 func (s *server) backendStatus(w http.ResponseWriter, r *http.Request) error {
 	id, err := backendOf(r)
 	if err != nil {
@@ -309,6 +329,10 @@ func (s *server) proxySocket(w http.ResponseWriter, r *http.Request) error {
 	return s.socket(w, r, func(ctx context.Context, conn port.Conn) error {
 		return s.api.ServeProxy(ctx, cluster, conn)
 	})
+}
+
+func (s *server) dnsSocket(w http.ResponseWriter, r *http.Request) error {
+	return s.socket(w, r, s.api.ServeDNS)
 }
 
 func (s *server) socket(w http.ResponseWriter, r *http.Request, serve func(context.Context, port.Conn) error) error {

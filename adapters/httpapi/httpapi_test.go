@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"slices"
 	"strings"
@@ -33,9 +34,14 @@ func TestEveryPath(t *testing.T) {
 		{"POST", "/ctrl/revoke", `{"backend_id":"b1","user":"ann"}`, "revoke b1 ann", `"Token revoked successfully"`},
 		{"POST", "/ctrl/c/A.test:443/d/dr-1/drain", "", "drain a.test dr-1", `{"updated":true}`},
 		{"GET", "/ctrl/c/localhost:9090/state", "", "state localhost:9090", `{"drones":[],"proxies":[]}`},
+		{"GET", "/ctrl/b/b1/metrics", "", "metrics b1 forwarded=false as []", usageJSON(1)},
+		{"GET", "/ctrl/c/A.test:443/backends", "", "backends a.test {Statuses:[] Live:false Drone: Key: Namespace:<nil> After: Limit:100} of namespace any", `{"backends":[],"next":null}`},
+		{"GET", "/ctrl/c/a.test/backends?status=ready&status=waiting,terminated&live=true&drone=dr-1&key=a+b%26c&namespace=&after=b1&limit=7", "",
+			`backends a.test {Statuses:[ready waiting terminated] Live:true Drone:dr-1 Key:a b&c Namespace:<nil> After:b1 Limit:7} of namespace ""`, ""},
 		{"GET", "/ctrl/c/localhost:9090/drone-socket", "", `drone localhost:9090 ""`, ""},
 		{"GET", "/ctrl/c/localhost:9090/drone-socket?pool=big", "", `drone localhost:9090 "big"`, ""},
 		{"GET", "/ctrl/c/localhost:9090/proxy-socket", "", "proxy localhost:9090", ""},
+		{"GET", "/ctrl/dns-socket", "", "dns", ""},
 	} {
 		t.Run(test.method+" "+test.path, func(t *testing.T) {
 			s := newSurface(t, "")
@@ -82,6 +88,32 @@ func TestWhatLeadsNowhere(t *testing.T) {
 			w := s.do(test.method, test.path, "")
 			require.Equal(t, test.status, w.Code, w.Body)
 			require.Equal(t, test.kind, apiError(t, w).Kind)
+			require.Empty(t, s.api.seen())
+		})
+	}
+}
+
+func TestBadParametersAreToldByName(t *testing.T) {
+	for query, want := range map[string]string{
+		"stauts=ready":           "stauts: there is no such parameter; want status, live",
+		"status=ready,hot":       `status: no such backend status: "hot"`,
+		"status=":                `status: no such backend status: ""`,
+		"live=yes":               `live: want true or false, not "yes"`,
+		"limit=many":             `limit: want a whole number, not "many"`,
+		"limit=1e3":              "limit: want a whole number",
+		"limit=1&limit=2":        "limit: is given more than once",
+		"drone=":                 "drone: is empty",
+		"key=":                   "key: is empty",
+		"key=%zz":                "query: invalid URL escape",
+		"a;b":                    "query: invalid semicolon",
+		strings.Repeat("x", 999): strings.Repeat("x", 40) + "…: ",
+	} {
+		t.Run(query, func(t *testing.T) {
+			s := newSurface(t, "")
+			w := s.do("GET", "/ctrl/c/a.test/backends?"+query, "")
+			require.Equal(t, http.StatusBadRequest, w.Code, w.Body)
+			require.Equal(t, protocol.InvalidRequest, apiError(t, w).Kind)
+			require.Contains(t, apiError(t, w).Message, want)
 			require.Empty(t, s.api.seen())
 		})
 	}
@@ -179,6 +211,39 @@ func TestStatusStream(t *testing.T) {
 			require.Equal(t, "text/event-stream", header.Get("Content-Type"))
 		})
 	}
+}
+
+func usageJSON(memory int) string {
+	return fmt.Sprintf(`{"backend_id":"b1","mem_used":%d,"mem_total":0,"mem_active":0,"mem_inactive":0,"mem_unevictable":0,"mem_limit":0,"cpu_used":0,"sys_cpu":0,"age_ms":5}`, memory)
+}
+
+func TestMetricsStream(t *testing.T) {
+	s := newSurface(t, "")
+	srv := httptest.NewServer(s)
+	defer srv.Close()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, srv.URL+"/ctrl/b/b1/metrics-stream", nil)
+	require.NoError(t, err)
+	status, header, body := fetch(t, req)
+	require.Equal(t, http.StatusOK, status)
+	require.Equal(t, "text/event-stream", header.Get("Content-Type"))
+	require.Equal(t, "data: "+usageJSON(1)+"\n\n:\n\ndata: "+usageJSON(2)+"\n\n", body)
+
+	s.api.err = &protocol.APIError{Kind: protocol.Unavailable, Message: "drone dr-1 is connected to no controller"}
+	status, _, body = fetch(t, req)
+	require.Equal(t, http.StatusServiceUnavailable, status)
+	require.Contains(t, body, "dr-1 is connected to no controller")
+	w := s.do("HEAD", "/ctrl/b/b1/metrics-stream", "")
+	require.Equal(t, http.StatusServiceUnavailable, w.Code)
+	w = s.do("GET", "/ctrl/b/B1/metrics-stream", "")
+	require.Equal(t, http.StatusNotFound, w.Code)
+}
+
+// Another controller that asks says so, and for whom.
+func TestMetricsAreAskedForInSomebodysName(t *testing.T) {
+	s := newSurface(t, "")
+	s.do("GET", "/ctrl/b/b1/metrics", "", "Authorization", "Bearer x", protocol.ForwardedHeader, "co-2")
+	s.do("GET", "/ctrl/b/b1/metrics-stream", "", "Authorization", "Bearer x", protocol.ForwardedHeader, "co-2")
+	require.Equal(t, []string{"metrics b1 forwarded=true as [Bearer x]", "metrics stream b1 forwarded=true as [Bearer x]"}, s.api.seen())
 }
 
 func TestOpenAPINamesEveryRoute(t *testing.T) {

@@ -27,17 +27,29 @@ func (s *server) statusStream(w http.ResponseWriter, r *http.Request) error {
 			return invalid(fmt.Errorf("Last-Event-ID: %w", err))
 		}
 	}
+	head := func() error {
+		_, err := s.api.Status(r.Context(), id)
+		return err
+	}
+	return s.stream(w, r, head, func(to *eventStream) error {
+		ctx, cancel := s.session(r)
+		defer cancel()
+		return s.api.StatusStream(ctx, id, after, to.entry, to.idle)
+	})
+}
+
+// stream answers with what feed writes. A request for the headers alone gets the
+// error of head, or none.
+func (s *server) stream(w http.ResponseWriter, r *http.Request, head func() error, feed func(to *eventStream) error) error {
 	stream := &eventStream{w: w, control: http.NewResponseController(w)}
 	defer stream.end()
 	if r.Method == http.MethodHead {
-		if _, err := s.api.Status(r.Context(), id); err != nil {
+		if err := head(); err != nil {
 			return err
 		}
 		return stream.write("")
 	}
-	ctx, cancel := s.session(r)
-	defer cancel()
-	err = s.api.StatusStream(ctx, id, after, stream.entry, func() error { return stream.write(":\n\n") })
+	err := feed(stream)
 	switch {
 	case s.Sessions.Err() != nil && !stream.begun:
 		return &statusError{status: http.StatusServiceUnavailable, cause: err,
@@ -45,10 +57,10 @@ func (s *server) statusStream(w http.ResponseWriter, r *http.Request) error {
 	case err != nil && !stream.begun:
 		return err
 	case err != nil:
-		s.Log.Debug("status stream ended early", "backend", id, "error", err)
+		s.Log.Debug("stream ended early", "path", r.URL.Path, "error", err)
 	case !stream.begun:
-		// There was nothing after Last-Event-ID and never will be. This is what
-		// makes an EventSource stop coming back.
+		// There was nothing to tell (after Last-Event-ID) and never will be. This
+		// is what makes an EventSource stop coming back.
 		w.WriteHeader(http.StatusNoContent)
 	}
 	return nil
@@ -74,6 +86,9 @@ func (e *eventStream) entry(entry protocol.StatusEntry) error {
 	}
 	return e.write(fmt.Sprintf("data: %s\nid: %s\n\n", data, entry.Status))
 }
+
+// idle keeps the connection open.
+func (e *eventStream) idle() error { return e.write(":\n\n") }
 
 func (e *eventStream) write(event string) error {
 	if !e.begun {

@@ -244,10 +244,44 @@ func (s *Store) ClusterState(ctx context.Context, cluster string) (state protoco
 }
 
 // Backends implements port.Store.
-func (s *Store) Backends(ctx context.Context, cluster, after string, limit int) (page []port.Backend, err error) {
+func (s *Store) Backends(ctx context.Context, q port.BackendQuery) (page []port.Backend, err error) {
 	err = s.do(ctx, func(l *ledger.Ledger, _ time.Time) error {
-		page = l.Backends(cluster, after, limit)
+		page = l.Backends(q)
 		return nil
 	})
 	return page, err
+}
+
+// LeaseCertificate implements port.ChallengeStore.
+func (s *Store) LeaseCertificate(ctx context.Context, cluster string, proxy port.NodeID, term time.Duration) (leased bool, err error) {
+	err = s.do(ctx, func(l *ledger.Ledger, now time.Time) error {
+		leased = l.LeaseCertificate(now, cluster, proxy, term)
+		return nil
+	})
+	return leased, err
+}
+
+// ReleaseCertificate implements port.ChallengeStore.
+func (s *Store) ReleaseCertificate(ctx context.Context, cluster string, proxy port.NodeID) error {
+	return s.do(ctx, func(l *ledger.Ledger, _ time.Time) error {
+		l.ReleaseCertificate(cluster, proxy)
+		return nil
+	})
+}
+
+// AddChallenge implements port.ChallengeStore.
+func (s *Store) AddChallenge(ctx context.Context, cluster string, proxy port.NodeID, value string, life time.Duration) error {
+	return s.do(ctx, func(l *ledger.Ledger, now time.Time) error {
+		l.AddChallenge(now, cluster, proxy, value, life)
+		return nil
+	})
+}
+
+// Challenges implements port.ChallengeStore.
+func (s *Store) Challenges(ctx context.Context, cluster string) (values []string, err error) {
+	err = s.do(ctx, func(l *ledger.Ledger, now time.Time) error {
+		values = l.Challenges(now, cluster)
+		return nil
+	})
+	return values, err
 }

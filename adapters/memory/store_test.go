@@ -44,6 +44,25 @@ func TestStore(t *testing.T) {
 	})
 }
 
+func TestOperations(t *testing.T) {
+	porttest.Operations(t, func(*testing.T) porttest.OperationsUnderTest {
+		c := &handClock{now: time.UnixMilli(1_900_000_000_000)}
+		s := memory.New(c)
+		return porttest.OperationsUnderTest{
+			StoreUnderTest: porttest.StoreUnderTest{Store: s, Listener: s.Listen(), Advance: c.advance, Second: time.Second},
+			Operations:     s,
+		}
+	})
+}
+
+func TestChallenges(t *testing.T) {
+	porttest.Challenges(t, func(*testing.T) porttest.StoreUnderTest {
+		c := &handClock{now: time.UnixMilli(1_900_000_000_000)}
+		s := memory.New(c)
+		return porttest.StoreUnderTest{Store: s, Listener: s.Listen(), Advance: c.advance, Second: time.Second}
+	})
+}
+
 func TestStoreRefusesAnEndedContext(t *testing.T) {
 	s := memory.New(clock.New())
 	gone := errors.New("client gone")

@@ -16,11 +16,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Gauge is one number that goes up and down.
+// Gauge is one number that goes up and down; with Counts it only goes up.
 type Gauge struct {
-	Name  string // plane_…
-	Help  string
-	Value func() float64
+	Name   string // plane_…
+	Help   string
+	Counts bool
+	Value  func() float64
 }
 
 // New serves GET /metrics. It panics when two gauges have one name.
@@ -28,6 +29,10 @@ func New(gauges ...Gauge) http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, g := range gauges {
+		if g.Counts {
+			registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: g.Name, Help: g.Help}, g.Value))
+			continue
+		}
 		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: g.Name, Help: g.Help}, g.Value))
 	}
 	mux := http.NewServeMux()

@@ -36,7 +36,7 @@ type Options struct {
 	// URL is the controller's: http, https, ws or wss. Its user name, if it has
 	// one, is sent as a bearer token; its path, if it has one, goes before Path.
 	URL string
-	// Path is the socket's, with its query: see DronePath and ProxyPath.
+	// Path is the socket's, with its query: see DronePath, ProxyPath and DNSPath.
 	Path string
 	// Version goes into the user agent.
 	Version protocol.Version
@@ -57,6 +57,9 @@ func DronePath(cluster, pool string) string {
 func ProxyPath(cluster string) string {
 	return "/ctrl/c/" + url.PathEscape(cluster) + "/proxy-socket"
 }
+
+// DNSPath is the path of a DNS receiver's socket.
+const DNSPath = "/ctrl/dns-socket"
 
 // Dialer opens sessions with a controller. It keeps nothing between two calls
 // and may be used by any number of tasks at once.

@@ -237,7 +237,9 @@ func (d *development) endBackends(ctx context.Context) error {
 func (d *development) eachBackend(ctx context.Context, do func(port.Backend) error) error {
 	after := ""
 	for {
-		page, err := d.controller.store.Backends(ctx, d.proxy.cluster.String(), after, 1000)
+		page, err := d.controller.store.Backends(ctx, port.BackendQuery{
+			Cluster: d.proxy.cluster.String(), After: after, Limit: 1000,
+		})
 		if err != nil || len(page) == 0 {
 			return err
 		}

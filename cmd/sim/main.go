@@ -54,14 +54,30 @@ type flags struct {
 	seeds   int
 	jobs    int
 	verbose bool
+	// controllers is how many each cluster has; 0: the seed says.
+	controllers int
 }
 
 func (f *flags) options(seed uint64) cluster.Options {
-	return cluster.Draw(seed, time.Duration(f.minutes)*time.Minute)
+	o := cluster.Draw(seed, time.Duration(f.minutes)*time.Minute)
+	if f.controllers > 0 {
+		o.Shape.Controllers = f.controllers
+	}
+	return o
+}
+
+// String is the flags that a replay needs as well.
+func (f *flags) String() string {
+	s := fmt.Sprint("-minutes ", f.minutes)
+	if f.controllers > 0 {
+		s += fmt.Sprint(" -controllers ", f.controllers)
+	}
+	return s
 }
 
 func (f *flags) add(c *cobra.Command) *cobra.Command {
 	c.Flags().IntVar(&f.minutes, "minutes", 10, "virtual minutes of weather; then everything heals for some more")
+	c.Flags().IntVar(&f.controllers, "controllers", 0, "how many controllers each cluster has (0: as the seed says)")
 	return c
 }
 

@@ -100,6 +100,6 @@ func what(o outcome) string {
 func tellFailed(f *flags, failed []outcome) {
 	at := commit()
 	for _, o := range failed {
-		fmt.Printf("seed %d at commit %s: %s\n  go run ./cmd/sim replay -seed %d -minutes %d\n", o.seed, at, what(o), o.seed, f.minutes)
+		fmt.Printf("seed %d at commit %s: %s\n  go run ./cmd/sim replay -seed %d %s\n", o.seed, at, what(o), o.seed, f)
 	}
 }

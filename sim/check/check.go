@@ -1,6 +1,7 @@
-// Package check holds a simulated cluster to its guarantees, G1 to G13. It looks
-// at the truth (which containers run, what passed to which of them, what the
-// store committed, what clients were told), never at what a role believes.
+// Package check holds a simulated cluster to its guarantees, G1 to G13 (sim/cluster to G14), and to
+// what drones have: none is ever promised more. It looks at the truth (which
+// containers run, what passed to which of them, what the store committed, what
+// clients were told), never at what a role believes.
 //
 // A Book is written by the fakes and the cluster as things happen, with the
 // world's lock held. A violation is noted and the run goes on, so that its story
@@ -14,6 +15,7 @@ import (
 	"plane/sim/fake"
 	"plane/sim/world"
 	"plane/system/ledger"
+	"plane/system/placement"
 	"plane/system/protocol"
 )
 
@@ -36,18 +38,22 @@ const maxViolations = 50
 type Book struct {
 	env    *fake.Env
 	ledger *ledger.Ledger
+	// storeNow is what the store's clock shows.
+	storeNow func() time.Time
 
 	Violations []Violation
 
 	running   map[keyName]*fake.Container
 	fencing   map[keyName]acquisition
-	starts    map[string]int           // of each backend
-	ended     map[string]time.Time     // when its container ended
-	tokens    map[string]*Token        // that clients were given
-	uses      []*Use                   // open upgraded connections
-	usedUntil map[string]time.Time     // when each backend's last use ended
-	drained   map[string]drain         // by drone
-	orphans   map[string]time.Duration // how long each could have been ended
+	starts    map[string]int                         // of each backend
+	ended     map[string]time.Time                   // when its container ended, on the store's clock
+	tokens    map[string]*Token                      // that clients were given
+	uses      []*Use                                 // open upgraded connections
+	usedUntil map[string]time.Time                   // when each backend's last use ended
+	drained   map[string]drain                       // by drone
+	orphans   map[string]time.Duration               // how long each could have been ended
+	loads     map[string]placement.Load              // of each drone, at the last look
+	stated    map[string]map[placement.Capacity]bool // what each drone has ever said it has
 }
 
 type keyName struct{ namespace, name string }
@@ -63,12 +69,13 @@ type drain struct {
 }
 
 // New makes an empty book.
-func New(env *fake.Env, truth *ledger.Ledger) *Book {
+func New(env *fake.Env, db *fake.Database) *Book {
 	return &Book{
-		env: env, ledger: truth,
+		env: env, ledger: db.Ledger(), storeNow: db.Now,
 		running: map[keyName]*fake.Container{}, fencing: map[keyName]acquisition{},
 		starts: map[string]int{}, ended: map[string]time.Time{}, tokens: map[string]*Token{},
 		drained: map[string]drain{}, orphans: map[string]time.Duration{}, usedUntil: map[string]time.Time{},
+		stated: map[string]map[placement.Capacity]bool{},
 	}
 }
 

@@ -53,7 +53,7 @@ func (b *Book) ContainerEnded(c *fake.Container) {
 	if b.running[nameOf(c.Key)] == c {
 		delete(b.running, nameOf(c.Key))
 	}
-	b.ended[c.BackendID] = b.env.Now()
+	b.ended[c.BackendID] = b.storeNow()
 	delete(b.orphans, c.BackendID)
 	for _, u := range b.uses {
 		if u.container == c {

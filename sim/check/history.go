@@ -51,15 +51,21 @@ func (b *Book) compare(s *Seen) {
 // is when its last renewal was committed: a slow network and a slow store may
 // take their time with one that was under way. And no container may be dead for
 // as long as deadContainer while its agent renews for it.
+//
+// Both are told on the store's clock, on which leases end. That excuses what it
+// leaves out, and nothing else: all but a second of each time in which no
+// controller reads it, because none is up or the database does not answer, and
+// what the database's own clock is slow. In such a time no key comes back, and
+// none leads anywhere, since nobody is there to ask.
 const (
 	keyReturns    = 65 * time.Second
 	deadContainer = 3 * time.Minute
 )
 
-// Answered is called when a connect gave a backend (G11). It was sent at began,
-// when the store's clock showed asked; renewed is what that showed when the
-// backend's lease was renewed last.
-func (b *Book) Answered(key, backendID string, began, asked, renewed time.Time) {
+// Answered is called when a connect gave a backend (G11). It was sent when the
+// store's clock showed asked; renewed is what that showed when the backend's
+// lease was renewed last.
+func (b *Book) Answered(key, backendID string, asked, renewed time.Time) {
 	end, ok := b.ended[backendID]
 	if !ok {
 		return
@@ -67,7 +73,7 @@ func (b *Book) Answered(key, backendID string, began, asked, renewed time.Time) 
 	if row, err := b.ledger.Backend(backendID); err == nil {
 		renewed = later(renewed, row.CreatedAt)
 	}
-	if asked.Sub(renewed) > keyReturns || began.Sub(end) > deadContainer {
-		b.Violate("G11", "key %s still leads to %s, whose container ended %v before the connect, and whose lease was renewed %v before", key, backendID, began.Sub(end), asked.Sub(renewed))
+	if asked.Sub(renewed) > keyReturns || asked.Sub(end) > deadContainer {
+		b.Violate("G11", "key %s still leads to %s, whose container ended %v of the store's time before the connect, and whose lease was renewed %v before", key, backendID, asked.Sub(end), asked.Sub(renewed))
 	}
 }

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"plane/sim/fake"
@@ -49,6 +48,7 @@ func (c *Cluster) lookAtTouch() {
 	for _, p := range c.drones {
 		note(&p.ableSince, p.up() && p.host.EngineUp() && c.Network.Sound(p.node), now)
 	}
+	c.lookAtCertificates()
 	c.Book.LookForRevoked(func(name string) time.Time { return c.process(name).soundSince })
 }
 
@@ -86,9 +86,15 @@ func (c *Cluster) able(m *fake.Machine) bool {
 
 // watchStore looks at what the store has just committed.
 func (c *Cluster) watchStore(what string) {
-	if what != "sweep" {
-		return
+	switch what {
+	case "connect", "register node":
+		c.checkPromises()
+	case "sweep":
+		c.lookAtSweep()
 	}
+}
+
+func (c *Cluster) lookAtSweep() {
 	l := c.Database.Ledger()
 	for id := port.NodeID(1); int(id) <= len(c.drones)+len(c.proxies); id++ {
 		for _, pending := range l.PendingActions(id) {
@@ -101,8 +107,8 @@ func (c *Cluster) watchStore(what string) {
 			if err != nil {
 				continue
 			}
-			var key int
-			if _, err := fmt.Sscanf(row.Key.Name, "k%d", &key); err != nil {
+			key, ok := keyNumber(row.Key.Name)
+			if !ok {
 				continue
 			}
 			age := c.Database.Now().Sub(row.CreatedAt)
@@ -163,7 +169,8 @@ func (c *Cluster) liveProxy() string {
 }
 
 // probeKey tries for as long as a holder may take to end: 30 s of grace, and
-// what a kill takes.
+// what a kill takes. A key that is refused while no drone has room for it is not
+// to be had.
 func (c *Cluster) probeKey(ctx context.Context, key int) {
 	began := c.clients.Clock().Now()
 	for c.clients.Clock().Now().Sub(began) < 50*time.Second {
@@ -175,6 +182,9 @@ func (c *Cluster) probeKey(ctx context.Context, key int) {
 			if status := c.sendBy(ctx, c.liveProxy(), token, false, 0); status == passed {
 				return
 			}
+		}
+		if token == nil && !c.hasRoom(key) {
+			return
 		}
 		if c.clients.Sleep(ctx, time.Second) != nil {
 			return
@@ -188,8 +198,9 @@ func (c *Cluster) probeKey(ctx context.Context, key int) {
 // lookAtEnd is the end of the run: everything has ended (G4), nothing is left
 // (G5), and every reader knows (G3).
 func (c *Cluster) lookAtEnd() {
+	c.lookAtLastCertificates()
 	l := c.Database.Ledger()
-	for _, row := range l.Backends(Name, "", 1_000_000) {
+	for _, row := range l.Backends(port.BackendQuery{Cluster: Name, Limit: 1_000_000}) {
 		if row.State.Status != backend.Terminated {
 			c.Book.Violate("G4", "backend %s of key %s on %s is %s, at the end", row.ID, row.Key.Name, row.Drone, row.State.Status)
 		}

@@ -70,9 +70,9 @@ func (c *Cluster) user(ctx context.Context, user string) {
 func (c *Cluster) spawnConfig(key int) *protocol.SpawnConfig {
 	idle := int64(maxIdle(key) / time.Second)
 	s := &protocol.SpawnConfig{MaxIdleSeconds: &idle, UseStaticToken: static(key)}
-	s.Executable = json.RawMessage(`{"image":"sim","env":{"SECRET":"` + secret + `"}}`)
-	if key%7 == 6 {
-		s.Executable = json.RawMessage(`{"image":"sim","bad":true}`)
+	s.Executable = json.RawMessage(`{"image":"sim","env":{"SECRET":"` + secret + `"},"resource_limits":` + limits(asks(key)) + `}`)
+	if broken(key) {
+		s.Executable = json.RawMessage(`{"image":"sim","bad":true,"resource_limits":` + limits(asks(key)) + `}`)
 	}
 	if life := lifetime(key); life > 0 {
 		seconds := int64(life / time.Second)
@@ -108,7 +108,7 @@ func (c *Cluster) connect(ctx context.Context, key int, user string) *check.Toke
 	}
 	for range 20 {
 		c.Lock()
-		began, asked := c.Now(), c.Database.Now()
+		asked := c.Database.Now()
 		address := c.addresses()[c.load.IntN(len(c.controllers))]
 		c.Unlock()
 		r, err := c.ask(ctx, address, call{Connect: &req})
@@ -116,7 +116,7 @@ func (c *Cluster) connect(ctx context.Context, key int, user string) *check.Toke
 		case ctx.Err() != nil:
 			return nil
 		case err == nil && r.Connect != nil:
-			return c.connected(key, user, *r.Connect, began, asked)
+			return c.connected(key, user, *r.Connect, asked)
 		case err == nil && !unclear(r.Error):
 			c.Lock()
 			c.Tell("client", "%s: connect %s: %s", user, keyName(key), r.Error.Kind)
@@ -163,11 +163,11 @@ func unclear(e *protocol.APIError) bool {
 	return false
 }
 
-func (c *Cluster) connected(key int, user string, res protocol.ConnectResponse, began, asked time.Time) *check.Token {
+func (c *Cluster) connected(key int, user string, res protocol.ConnectResponse, asked time.Time) *check.Token {
 	c.Lock()
 	defer c.Unlock()
 	c.Tell("client", "%s: connect %s gives %s, %s (spawned: %v)", user, keyName(key), res.BackendID, res.Status, res.Spawned)
-	c.Book.Answered(keyName(key), res.BackendID, began, asked, c.Database.Renewed(res.BackendID))
+	c.Book.Answered(keyName(key), res.BackendID, asked, c.Database.Renewed(res.BackendID))
 	c.sameAnswer(key, res.BackendID)
 	if c.load.Chance(0.7) {
 		c.follow(res.BackendID)

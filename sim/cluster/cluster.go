@@ -19,6 +19,7 @@ import (
 	"plane/system/controller"
 	"plane/system/drone"
 	"plane/system/lease"
+	"plane/system/placement"
 	"plane/system/port"
 	"plane/system/protocol"
 	"plane/system/proxy"
@@ -51,16 +52,23 @@ type Roles struct {
 // Shape is what a cluster is made of.
 type Shape struct {
 	Controllers, Drones, Proxies, Clients, Keys int
+	Limited                                     bool // drones have room for so much only
+
+	CertificateLife time.Duration // 0: 15 minutes
+	Old             bool          // controllers and DNS receivers know one challenge at a time, as 0.5.x
 }
 
 // Draw draws a run's shape and weather from its seed.
 func Draw(seed uint64, storm time.Duration) Options {
 	r := world.NewStream(seed, "shape")
+	certificates := world.NewStream(seed, "certificates")
+	lives := []time.Duration{90 * time.Second, 4 * time.Minute, 15 * time.Minute}
 	return Options{
 		Seed: seed, Storm: storm, Calm: 6 * time.Minute,
 		Shape: Shape{
 			Controllers: 1 + r.IntN(3), Drones: 1 + r.IntN(4), Proxies: 1 + r.IntN(3),
-			Clients: 2 + r.IntN(5), Keys: 3 + r.IntN(10),
+			Clients: 2 + r.IntN(5), Keys: 3 + r.IntN(10), Limited: world.NewStream(seed, "limited").Chance(0.5),
+			CertificateLife: lives[certificates.IntN(len(lives))], Old: certificates.Chance(0.4),
 		},
 		Weather: fault.Draw(world.NewStream(seed, "weather")),
 	}
@@ -73,10 +81,13 @@ type Cluster struct {
 	Database *fake.Database
 	Network  *fake.Network
 
+	authority *fake.Authority
+
 	opt         Options
 	weather     fault.Weather
 	rnd         *world.Rand // of the faults
 	load        *world.Rand // of the clients
+	sizes       *world.Rand // of the drones
 	controllers []*process
 	drones      []*process
 	proxies     []*process
@@ -101,11 +112,13 @@ type process struct {
 	node        world.Node // nil while it is down
 	gone        bool       // for good
 	boot        func(p *process)
-	router      port.Router   // of a proxy
-	host        *fake.Machine // of a drone
-	soundSince  time.Time     // of a proxy; zero: it is out of touch
-	heard       time.Time     // of a proxy: when it was last in touch
-	ableSince   time.Time     // of a drone
+	router      port.Router        // of a proxy
+	host        *fake.Machine      // of a drone
+	soundSince  time.Time          // of a proxy; zero: it is out of touch
+	heard       time.Time          // of a proxy: when it was last in touch
+	ableSince   time.Time          // of a drone
+	has         placement.Capacity // of a drone
+	tls         tlsEnd             // of a proxy
 }
 
 func (p *process) up() bool { return p.node != nil && p.node.Alive() }
@@ -114,10 +127,11 @@ func (p *process) up() bool { return p.node != nil && p.node.Alive() }
 func New(w world.World, opt Options, log func(node string) *slog.Logger) *Cluster {
 	c := &Cluster{opt: opt, weather: opt.Weather, log: log, streams: map[string]*stream{}, swept: map[string]bool{}, answers: map[int]string{}}
 	c.Env = &fake.Env{World: w, Weather: &c.weather}
-	c.rnd, c.load = w.Stream("faults"), w.Stream("load")
+	c.rnd, c.load, c.sizes = w.Stream("faults"), w.Stream("load"), w.Stream("sizes")
 	c.Database = fake.NewDatabase(c.Env, c.clockwork())
-	c.Book = check.New(c.Env, c.Database.Ledger())
+	c.Book = check.New(c.Env, c.Database)
 	c.Network = fake.NewNetwork(c.Env)
+	c.startAuthority()
 	w.Tell("world", "seed %d: %+v, weather: %s", opt.Seed, opt.Shape, opt.Weather)
 	for i := range opt.Shape.Controllers {
 		c.controllers = append(c.controllers, c.start(fmt.Sprint("co-", i), c.bootController))
@@ -178,7 +192,7 @@ func (c *Cluster) bootUp(p *process) {
 	p.boot(p)
 }
 
-var version = protocol.Version{Version: "0.5.5", GitHash: "sim"}
+var version = protocol.Version{Version: "0.6.0", GitHash: "sim"}
 
 func (c *Cluster) roles(p *process) Roles {
 	log := c.log(p.name)
@@ -191,6 +205,9 @@ func (c *Cluster) roles(p *process) Roles {
 		Proxy: proxy.DefaultConfig(p.name, version),
 	}
 	r.Drone.Name, r.Drone.Version, r.Drone.Log = p.name, version, log
+	if c.opt.Shape.Old {
+		r.Controller.Version.Version = "0.5.5"
+	}
 	if c.opt.Configure != nil {
 		c.opt.Configure(&r)
 	}
@@ -209,7 +226,13 @@ func (c *Cluster) bootController(p *process) {
 
 func (c *Cluster) bootDrone(p *process) {
 	n, m := p.node, p.host
-	d, err := drone.New(c.roles(p).Drone, drone.World{
+	cfg := c.roles(p).Drone
+	if c.opt.Shape.Limited && (p.incarnation == 1 || c.sizes.Chance(0.2)) {
+		p.has = anyCapacity(c.sizes)
+	}
+	cfg.Capacity = p.has
+	c.Book.Stated(p.name, p.has)
+	d, err := drone.New(cfg, drone.World{
 		Clock: n.Clock(), Tasks: n.Tasks(), Rand: n.Random(),
 		Dialer:  c.Network.Dialer(n, p.machine, "/drone", c.addresses()),
 		Runtime: m.Engine(n), Prober: m.Prober(n), Ports: m.Ports(n, p.name), Journal: m.Journal(n), Guard: m.Guard(n), Boot: m.Boots(n),
@@ -228,6 +251,7 @@ func (c *Cluster) bootProxy(p *process) {
 	}
 	p.router = px
 	serve(n, "proxy", px.Run)
+	c.bootKeeper(p, px)
 	c.Network.Listen(p.name, n, p.machine, gate{c, p, n, px}.serve)
 }
 

@@ -46,6 +46,7 @@ func (c *Cluster) startFaults() {
 	}
 	for _, p := range c.proxies {
 		c.again(w.ProxyCrash, func() { c.crash(p, c.proxies) })
+		c.again(w.WallStep, func() { c.stepWall(p) })
 	}
 	for _, p := range c.drones {
 		c.again(w.AgentCrash, func() { c.crash(p, c.drones) })
@@ -60,6 +61,8 @@ func (c *Cluster) startFaults() {
 	c.again(w.Cut, c.cutSomewhere)
 	c.again(w.Break, c.Network.BreakOne)
 	c.again(w.Failover, c.Database.Failover)
+	c.again(w.AuthorityDown, c.authority.Fail)
+	c.again(w.StoreStep, func() { c.Database.Step(c.Database.AnyStep()) })
 	c.again(w.HintsCut, c.Database.CutHints)
 }
 
@@ -98,7 +101,7 @@ func (c *Cluster) stop(p *process, machineDied bool) {
 	c.Network.Gone(p.node, machineDied)
 	if p.router != nil {
 		c.Book.ProxyGone(p.name)
-		p.router = nil
+		p.router, p.tls.keeper = nil, nil
 	}
 	p.soundSince, p.ableSince = time.Time{}, time.Time{}
 }
@@ -187,6 +190,10 @@ func (c *Cluster) heal() {
 	c.calm = true
 	c.weather = fault.Calm()
 	c.Network.HealAll()
+	c.authority.Heal()
+	for _, p := range c.proxies {
+		p.tls.wrong.Store(0)
+	}
 	for _, p := range c.drones {
 		p.host.ServeAll()
 		c.bootMachine(p)

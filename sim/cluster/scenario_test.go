@@ -38,6 +38,9 @@ var scenarios = []struct {
 	{"shortfall 8: a revoke closes what is open and lets nothing pass", (*script).revoked},
 	{"shortfall 9: the backends of a drone that never returns end as lost", (*script).lostDrone},
 	{"shortfall 9: a spawn that is never acknowledged ends", (*script).unacknowledged},
+	{"G2: the fencing token grows, whatever the database's clock shows", (*script).fencingToken},
+	{"F4: a step of the database's clock ends no lease early", (*script).steppedClock},
+	{"F5: a fail-over to another clock costs no backend", (*script).failedOver},
 	{"shortfall 14: an unanswered renewal ends no healthy backend", (*script).unansweredRenewal},
 	{"shortfall 15: a request that waits for its backend is answered though every hint is lost", (*script).lostHints},
 	{"shortfall 16: a lookup that nobody can answer ends", (*script).unansweredLookup},
@@ -291,5 +294,58 @@ func (s *script) repeatedAction() {
 func (s *script) nothingPending(why string) {
 	for id := port.NodeID(1); id < 10; id++ {
 		require.Empty(s, s.Database.Ledger().PendingActions(id), why)
+	}
+}
+
+// fencingToken acquires one key again and again while the wall clock of the
+// database is stepped back.
+func (s *script) fencingToken() {
+	var last int64
+	for range 5 {
+		b := s.ready(0).Backend
+		rec, known := s.drone(b).host.Record(b)
+		require.True(s, known)
+		require.Greater(s, rec.Spec.FencingToken, last)
+		last = rec.Spec.FencingToken
+		s.terminate(s.ctx, b)
+		for s.status(b) != backend.Terminated {
+			s.pass(time.Second)
+		}
+		s.Lock()
+		s.Database.Step(-24 * time.Hour)
+		s.Unlock()
+	}
+}
+
+// steppedClock steps the database's wall clock by days; a drone that is cut off
+// keeps its key for as long as its container may run.
+func (s *script) steppedClock() {
+	for _, step := range []time.Duration{24 * time.Hour, -24 * time.Hour} {
+		token := s.ready(0)
+		s.isolate(s.drone(token.Backend).machine, 20*time.Second)
+		s.Lock()
+		s.Database.Step(step)
+		s.Unlock()
+		for range 60 {
+			s.pass(time.Second)
+			require.Equal(s, token.Backend, s.spawn(0).Backend, "the lease goes on, and is renewed when the drone is back")
+			require.Equal(s, passed, s.send(s.ctx, token, false, 0))
+		}
+	}
+}
+
+// failedOver moves the database to another machine, days ahead or behind.
+func (s *script) failedOver() {
+	token := s.ready(0)
+	for range 4 {
+		s.Lock()
+		s.Database.Failover()
+		s.Unlock()
+		for range 9 {
+			s.pass(10 * time.Second)
+			require.Equal(s, passed, s.send(s.ctx, token, false, 0))
+		}
+		require.Equal(s, backend.Ready, s.status(token.Backend))
+		require.Equal(s, token.Backend, s.spawn(0).Backend)
 	}
 }

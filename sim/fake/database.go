@@ -15,15 +15,13 @@ import (
 // fails over, and whose hints get lost, doubled, late and out of order. A call
 // that it has received may commit although its caller has given up or died.
 //
-// Its clock is another machine's after each fail-over. What the ledger sees goes
-// on from the last commit all the same, as port.Store promises: the store's
-// clock never goes back, and never jumps ahead.
+// The wall clock that it lives by is stepped, and another machine's after each
+// fail-over; see storeClock for what the ledger sees of that.
 type Database struct {
 	env       *Env
 	rnd       *world.Rand
 	ledger    *ledger.Ledger
-	clock     world.Clockwork
-	last      time.Time // on the store's clock, of the last commit
+	clock     storeClock
 	downUntil time.Time // true time
 	listeners []*Listener
 	// Watch is called, with the lock held, after each commit.
@@ -31,6 +29,8 @@ type Database struct {
 
 	failovers int
 	renewed   map[string]time.Time // when each backend's lease was renewed last
+	released  map[string]time.Time // when each proxy gave its challenges up last, in true time
+	proxies   map[port.NodeID]string
 }
 
 // Renewed is what the store's clock showed when the backend's lease was renewed
@@ -39,21 +39,17 @@ func (d *Database) Renewed(backendID string) time.Time { return d.renewed[backen
 
 // NewDatabase makes an empty database.
 func NewDatabase(env *Env, clock world.Clockwork) *Database {
-	d := &Database{renewed: map[string]time.Time{}, env: env, rnd: env.Stream("database"), ledger: ledger.New(), clock: clock}
-	d.last = clock.Local(env.Now())
-	return d
+	return &Database{
+		renewed: map[string]time.Time{}, released: map[string]time.Time{}, proxies: map[port.NodeID]string{}, env: env, rnd: env.Stream("database"), ledger: ledger.New(),
+		clock: newStoreClock(clock, env.Now()),
+	}
 }
 
 // Ledger is the truth; reading it needs the lock.
 func (d *Database) Ledger() *ledger.Ledger { return d.ledger }
 
 // Now is what the store's clock shows. Needs the lock.
-func (d *Database) Now() time.Time {
-	if now := d.clock.Local(d.env.Now()); now.After(d.last) {
-		return now
-	}
-	return d.last
-}
+func (d *Database) Now() time.Time { return d.clock.at(d.env.Now()) }
 
 // Failover puts the database on another machine, after a while in which it does
 // not answer. Needs the lock.
@@ -62,15 +58,29 @@ func (d *Database) Failover() {
 	d.env.Tell("database", "fails over; away for %v", away.Round(time.Millisecond))
 	d.downUntil = d.env.Now().Add(away)
 	d.failovers++
-	ppm := d.clock.PPM
 	if d.env.Weather.Drift {
-		ppm = d.rnd.Int64N(40_001) - 20_000
+		d.clock.wall.PPM = d.rnd.Int64N(40_001) - 20_000
 	}
-	resume := d.Now()
-	next := world.Clockwork{PPM: ppm}
-	next.Offset = resume.Sub(next.Local(d.downUntil))
-	d.clock, d.last = next, resume
+	d.Step(d.AnyStep())
 	d.CutHints()
+}
+
+// Step steps the wall clock of the database's machine. Needs the lock.
+func (d *Database) Step(by time.Duration) {
+	d.env.Tell("database", "its machine's wall clock is stepped by %v", by)
+	d.clock.wall.Offset += by
+}
+
+// AnyStep draws a step from milliseconds to days, ahead or back. Needs the lock.
+func (d *Database) AnyStep() time.Duration {
+	step := d.rnd.Between(0, time.Second)
+	for range d.rnd.IntN(6) {
+		step *= 10
+	}
+	if d.rnd.Chance(0.5) {
+		step = -step
+	}
+	return step
 }
 
 // Up reports whether the database answers. Needs the lock.
@@ -115,7 +125,6 @@ func query[T any](ctx context.Context, s *Store, what string, op func(l *ledger.
 			return zero, fmt.Errorf("store: %s: %w: not done", what, ErrInjected)
 		}
 		v, err := op(d.ledger, d.Now())
-		d.last = d.Now()
 		d.publish(d.ledger.TakeHints())
 		if d.Watch != nil {
 			d.Watch(what)

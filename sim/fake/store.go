@@ -45,6 +45,7 @@ func (s *Store) Revocations(ctx context.Context, within time.Duration) ([]port.R
 		now    time.Time
 	}
 	a, err := query(ctx, s, "revocations", func(l *ledger.Ledger, now time.Time) (answer, error) {
+		s.db.clock.tick(s.db.env.Now())
 		return answer{l.Revocations(now, within), now}, nil
 	})
 	return a.recent, a.now, err
@@ -100,7 +101,13 @@ func (s *Store) AckActions(ctx context.Context, drone port.NodeID, actionIDs []s
 
 // RegisterNode implements port.Store.
 func (s *Store) RegisterNode(ctx context.Context, n port.NodeRegistration) (port.NodeID, error) {
-	return query(ctx, s, "register node", func(l *ledger.Ledger, now time.Time) (port.NodeID, error) { return l.RegisterNode(now, n), nil })
+	return query(ctx, s, "register node", func(l *ledger.Ledger, now time.Time) (port.NodeID, error) {
+		id := l.RegisterNode(now, n)
+		if n.Kind == port.ProxyNode {
+			s.db.proxies[id] = n.Name
+		}
+		return id, nil
+	})
 }
 
 // DisconnectNode implements port.Store.
@@ -160,8 +167,39 @@ func (s *Store) ClusterState(ctx context.Context, cluster string) (protocol.Clus
 }
 
 // Backends implements port.Store.
-func (s *Store) Backends(ctx context.Context, cluster, after string, limit int) ([]port.Backend, error) {
+func (s *Store) Backends(ctx context.Context, q port.BackendQuery) ([]port.Backend, error) {
 	return query(ctx, s, "backends", func(l *ledger.Ledger, _ time.Time) ([]port.Backend, error) {
-		return l.Backends(cluster, after, limit), nil
+		return l.Backends(q), nil
+	})
+}
+
+// LeaseCertificate implements port.ChallengeStore.
+func (s *Store) LeaseCertificate(ctx context.Context, cluster string, proxy port.NodeID, term time.Duration) (bool, error) {
+	return query(ctx, s, "lease certificate", func(l *ledger.Ledger, now time.Time) (bool, error) {
+		return l.LeaseCertificate(now, cluster, proxy, term), nil
+	})
+}
+
+// ReleaseCertificate implements port.ChallengeStore.
+func (s *Store) ReleaseCertificate(ctx context.Context, cluster string, proxy port.NodeID) error {
+	return s.run(ctx, "release certificate", func(l *ledger.Ledger, _ time.Time) error {
+		l.ReleaseCertificate(cluster, proxy)
+		s.db.released[s.db.proxies[proxy]] = s.db.env.Now()
+		return nil
+	})
+}
+
+// AddChallenge implements port.ChallengeStore.
+func (s *Store) AddChallenge(ctx context.Context, cluster string, proxy port.NodeID, value string, life time.Duration) error {
+	return s.run(ctx, "add challenge", func(l *ledger.Ledger, now time.Time) error {
+		l.AddChallenge(now, cluster, proxy, value, life)
+		return nil
+	})
+}
+
+// Challenges implements port.ChallengeStore.
+func (s *Store) Challenges(ctx context.Context, cluster string) ([]string, error) {
+	return query(ctx, s, "challenges", func(l *ledger.Ledger, now time.Time) ([]string, error) {
+		return l.Challenges(now, cluster), nil
 	})
 }

@@ -1,4 +1,4 @@
-// Package fault draws the weather of a run: which of the faults F1 to F6 it
+// Package fault draws the weather of a run: which of the faults F1 to F7 it
 // has, and how hard they blow. Every seed has weather of its own, with about
 // half of the kinds of faults left out, because a fault that is always there
 // hides what goes wrong without it.
@@ -41,6 +41,7 @@ type Weather struct {
 	StoreLies  float64 // that the answer to a commit is lost
 	StoreSlow  float64
 	Failover   time.Duration
+	StoreStep  time.Duration // of the wall clock of the store's machine
 	HintLost   float64
 	HintTwice  float64
 	HintLate   float64
@@ -59,6 +60,14 @@ type Weather struct {
 	JournalFails  float64
 	JournalLies   float64
 	GuardFails    float64
+
+	// F7, and F4 where certificates go by the wall clock.
+	AuthorityFails  float64
+	AuthorityLies   float64 // that a certificate is issued and the answer lost
+	AuthoritySlow   float64
+	AuthorityLimits float64 // that it asks to be left alone for a while
+	AuthorityDown   time.Duration
+	WallStep        time.Duration // of each proxy's wall clock
 }
 
 // Calm is weather without faults.
@@ -101,6 +110,7 @@ func Draw(r *world.Rand) Weather {
 	w.Drift = some()
 	drawStore(&w, r, some, every)
 	drawEngine(&w, r, some, every)
+	drawAuthority(&w, r, some, every)
 	return w
 }
 
@@ -116,6 +126,9 @@ func drawStore(w *Weather, r *world.Rand, some func() bool, every func(lo, hi ti
 	}
 	if some() {
 		w.Failover = every(time.Minute, 10*time.Minute)
+	}
+	if some() {
+		w.StoreStep = every(time.Minute, 10*time.Minute)
 	}
 	if some() {
 		w.HintLost = r.Float64()
@@ -161,6 +174,27 @@ func drawEngine(w *Weather, r *world.Rand, some func() bool, every func(lo, hi t
 	}
 	if some() {
 		w.GuardFails = r.Float64() * 0.1
+	}
+}
+
+func drawAuthority(w *Weather, r *world.Rand, some func() bool, every func(lo, hi time.Duration) time.Duration) {
+	if some() {
+		w.AuthorityFails = r.Float64() * 0.3
+	}
+	if some() {
+		w.AuthorityLies = r.Float64() * 0.3
+	}
+	if some() {
+		w.AuthoritySlow = r.Float64() * 0.3
+	}
+	if some() {
+		w.AuthorityLimits = r.Float64() * 0.3
+	}
+	if some() {
+		w.AuthorityDown = every(time.Minute, 10*time.Minute)
+	}
+	if r.Chance(0.3) {
+		w.WallStep = every(time.Minute, 10*time.Minute)
 	}
 }
 

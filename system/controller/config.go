@@ -26,6 +26,10 @@ type Config struct {
 	Timing        Timing
 	Lease         lease.Timing
 	Log           *slog.Logger
+	// PeerURL is where other controllers reach this one; empty: nowhere.
+	PeerURL string
+	// Peers asks other controllers; nil: no other one is ever asked.
+	Peers port.Peers
 }
 
 // Timing is how often and how long; all of it is on the controller's own clock
@@ -46,6 +50,13 @@ type Timing struct {
 	RevokeCall   time.Duration // the longest that may take: one that hangs must not hold up the next
 	StreamPoll   time.Duration // how often a history is read even without a hint
 	Cleanup      time.Duration // how often old backends are deleted
+	// ChallengeLife is how long a challenge value of a proxy is there unless the
+	// proxy withdraws it, or sets it again. A certificate lease lasts for
+	// CertificateLease, and is kept alive for ChallengeLife at most after the
+	// proxy's last word.
+	ChallengeLife    time.Duration
+	CertificateLease time.Duration
+	CertificateCall  time.Duration // the longest that a proxy waits for an answer while the store fails
 }
 
 // DefaultTiming is what the guarantees promise.
@@ -66,7 +77,16 @@ func DefaultTiming() Timing {
 		RevokeCall:   2 * time.Second,
 		StreamPoll:   10 * time.Second,
 		Cleanup:      time.Minute,
+
+		ChallengeLife:    10 * time.Minute,
+		CertificateLease: time.Minute,
+		CertificateCall:  30 * time.Second,
 	}
+}
+
+// SweepParams are the limits that a sweep goes by.
+func (t Timing) SweepParams() port.SweepParams {
+	return port.SweepParams{Limit: sweepBatch, DroneLost: t.DroneLost, ProxyGone: t.ProxyGone, HardAfter: t.HardAfter, LeaseGrace: t.LeaseGrace}
 }
 
 // Validate says which setting is wrong, or which do not fit together.
@@ -87,6 +107,7 @@ func (c Config) Validate() error {
 		{"heartbeat", t.Heartbeat}, {"sweep", t.Sweep}, {"hard-after", t.HardAfter}, {"lease-grace", t.LeaseGrace},
 		{"token life", t.TokenLife}, {"action repeat", t.ActionRepeat}, {"holder wait", t.HolderWait},
 		{"store call", t.StoreCall}, {"revoke poll", t.RevokePoll}, {"revoke call", t.RevokeCall}, {"stream poll", t.StreamPoll}, {"cleanup", t.Cleanup},
+		{"challenge life", t.ChallengeLife}, {"certificate lease", t.CertificateLease}, {"certificate call", t.CertificateCall},
 	} {
 		if d.d <= 0 {
 			errs = append(errs, fmt.Errorf("timing: %s is %v; it must be positive", d.what, d.d))

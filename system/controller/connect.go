@@ -51,9 +51,10 @@ func (c *Controller) Connect(ctx context.Context, req protocol.ConnectRequest) (
 func (c *Controller) connect(ctx context.Context, params port.ConnectParams) (found port.Connected, err error) {
 	waiting, cancel := port.WithTimeout(ctx, c.clock, c.cfg.Timing.HolderWait)
 	defer cancel()
+	h := holderWatch{c: c, news: c.tasks.EventCount()}
+	defer h.leave()
 	for try := 1; ; {
-		news := c.tasks.EventCount()
-		seen := news.Read()
+		seen := h.news.Read()
 		err = c.call(ctx, func(ctx context.Context) (err error) {
 			found, err = c.store.Connect(ctx, params)
 			return err
@@ -62,7 +63,7 @@ func (c *Controller) connect(ctx context.Context, params port.ConnectParams) (fo
 		case err == nil || ctx.Err() != nil || isAnswer(err):
 			return found, err
 		case errors.Is(err, port.ErrKeyUnhealthy):
-			if c.awaitHolder(waiting, found.BackendID, news, seen) != nil {
+			if h.await(waiting, found.BackendID, seen) != nil {
 				return found, err
 			}
 		default:
@@ -76,10 +77,34 @@ func (c *Controller) connect(ctx context.Context, params port.ConnectParams) (fo
 	}
 }
 
-// awaitHolder blocks until there is news of the holder, or for a poll's time.
-func (c *Controller) awaitHolder(ctx context.Context, holder string, news port.EventCount, seen uint64) error {
-	defer c.hints.Subscribe(backendTopic(holder), news.Advance)()
-	return c.await(ctx, news, seen, min(holderPoll, c.cfg.Timing.HolderWait))
+// holderWatch listens for news of a key's holder from one look at the store to
+// the next. It belongs to one task.
+type holderWatch struct {
+	c      *Controller
+	news   port.EventCount
+	holder string
+	cancel func() // nil while there is no holder
+}
+
+// await blocks until there is news of the holder since the count was seen, or
+// for a poll's time. For a holder that was not listened for until now it returns
+// at once: the news may have come between the look that found it and this, and
+// only another look can tell.
+func (h *holderWatch) await(ctx context.Context, holder string, seen uint64) error {
+	if h.cancel == nil || h.holder != holder {
+		h.leave()
+		h.holder, h.cancel = holder, h.c.hints.Subscribe(backendTopic(holder), h.news.Advance)
+		return context.Cause(ctx)
+	}
+	return h.c.await(ctx, h.news, seen, min(holderPoll, h.c.cfg.Timing.HolderWait))
+}
+
+// leave ends the listening; harmless twice.
+func (h *holderWatch) leave() {
+	if h.cancel != nil {
+		h.cancel()
+		h.cancel = nil
+	}
 }
 
 // isAnswer reports whether the store has said no, as opposed to nothing clear.
@@ -178,6 +203,9 @@ func (c *Controller) spawnParams(s protocol.SpawnConfig, forUser bool) (*port.Sp
 	if p.Executable == nil {
 		return nil, invalid("spawn_config.executable: is missing")
 	}
+	if p.Asks, err = protocol.ParseAsks(p.Executable); err != nil {
+		return nil, invalid("spawn_config.%v", err)
+	}
 	if p.Lifetime, err = seconds("spawn_config.lifetime_limit_seconds", s.LifetimeLimitSeconds); err != nil {
 		return nil, err
 	}
@@ -255,7 +283,7 @@ func (c *Controller) connectError(req protocol.ConnectRequest, err error) error 
 	case errors.Is(err, port.ErrKeyUnhealthy):
 		return refuse(protocol.KeyHeldUnhealthy, nil, "the backend that holds the key is ending; try again in some seconds")
 	case errors.Is(err, port.ErrNoDrone):
-		return refuse(protocol.NoDroneAvailable, nil, "%s", noDrone(req.SpawnConfig, c.cfg.DefaultCluster, err))
+		return refuse(protocol.NoDroneAvailable, nil, "%s", noDrone(err))
 	case errors.Is(err, port.ErrBackendExists) && req.SpawnConfig.ID != nil:
 		return invalid("spawn_config.id: the name %q was given to a backend of another key", *req.SpawnConfig.ID)
 	case errors.Is(err, port.ErrStaticUser):
@@ -264,15 +292,11 @@ func (c *Controller) connectError(req protocol.ConnectRequest, err error) error 
 	return databaseError(err)
 }
 
-func noDrone(s *protocol.SpawnConfig, cluster string, err error) string {
-	if s.Cluster != nil {
-		cluster = *s.Cluster
+func noDrone(err error) string {
+	if explained, ok := errors.AsType[*port.NoDroneError](err); ok {
+		return explained.Explanation
 	}
-	pool := "the default pool"
-	if s.Pool != "" {
-		pool = fmt.Sprintf("pool %q", s.Pool)
-	}
-	return fmt.Sprintf("%v: cluster %s, %s", err, cluster, pool)
+	return port.ErrNoDrone.Error()
 }
 
 func refuse(kind protocol.ErrorKind, cause error, format string, args ...any) error {

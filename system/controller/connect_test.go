@@ -1,6 +1,7 @@
 package controller_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -27,12 +28,14 @@ func TestConnectRefusesWithTheRightKind(t *testing.T) {
 		{"bad subdomain", `{"spawn_config":{"subdomain":"-x","executable":{}}}`, protocol.InvalidRequest, "spawn_config.subdomain"},
 		{"no executable", `{"spawn_config":{}}`, protocol.InvalidRequest, "spawn_config.executable"},
 		{"executable is no object", `{"spawn_config":{"executable":"ls"}}`, protocol.InvalidRequest, "spawn_config.executable"},
+		{"asks for less than nothing", `{"spawn_config":{"executable":{"resource_limits":{"memory_limit_bytes":-1}}}}`, protocol.InvalidRequest, "spawn_config.executable: resource_limits: memory_limit_bytes: want"},
+		{"asks for half a percent", `{"spawn_config":{"executable":{"resource_limits":{"cpu_period_percent":0.5}}}}`, protocol.InvalidRequest, "resource_limits: cpu_period_percent"},
 		{"negative idle", `{"spawn_config":{"executable":{},"max_idle_seconds":-1}}`, protocol.InvalidRequest, "max_idle_seconds: -1"},
 		{"endless lifetime", `{"spawn_config":{"executable":{},"lifetime_limit_seconds":9223372036854775807}}`, protocol.InvalidRequest, "lifetime_limit_seconds"},
 		{"auth is no object", `{"key":{"name":"k"},"auth":[1]}`, protocol.InvalidRequest, "auth"},
 		{"shortfall 19: user with a static token", `{"user":"u","spawn_config":{"executable":{},"use_static_token":true}}`, protocol.InvalidRequest, "use_static_token"},
 		{"shortfall 19: auth with a static token", `{"auth":{},"spawn_config":{"executable":{},"use_static_token":true}}`, protocol.InvalidRequest, "use_static_token"},
-		{"no drone", `{"spawn_config":{"executable":{},"pool":"gpu"}}`, protocol.NoDroneAvailable, `pool "gpu"`},
+		{"no drone", `{"spawn_config":{"executable":{},"pool":"gpu"}}`, protocol.NoDroneAvailable, "no drone is connected in cluster localhost:9090, pool gpu"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			inBubble(t, everyHint, func(r *rig) {
@@ -46,6 +49,27 @@ func TestConnectRefusesWithTheRightKind(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestABackendGetsWhatItAsksForOrAReason(t *testing.T) {
+	inBubble(t, everyHint, func(r *rig) {
+		r.droneWith("dr-1", &protocol.Capacity{MaxBackends: 3, MilliCPUs: 4000, MemoryBytes: 8 << 30})
+		r.proxy("px-1")
+		asking := func(limits string) error {
+			_, err := r.Connect(r.Context(), request(r.T, `{"spawn_config":{"executable":{"resource_limits":`+limits+`}}}`))
+			return err
+		}
+		const place = "NoDroneAvailable: no drone in cluster " + cluster + ", the default pool has room: "
+		require.NoError(t, asking(`{"cpu_period_percent":250}`))
+		require.EqualError(t, asking(`{"cpu_period_percent":200,"memory_limit_bytes":4294967296}`),
+			place+"asked for 2 CPUs and 4 GiB; dr-1 has 1.5 CPUs and 8 GiB free")
+		require.NoError(t, asking(`{"memory_limit_bytes":8589934592}`))
+		require.NoError(t, asking(`null`))
+		require.EqualError(t, asking(`null`), place+"dr-1 is full (3 of 3 backends)")
+		state, err := r.ClusterState(r.Context(), cluster)
+		require.NoError(t, err)
+		require.Equal(t, protocol.Resources{MilliCPUs: 2500, MemoryBytes: 8 << 30}, state.Drones[0].Promised)
+	})
 }
 
 func TestABurstForOneKeyGivesOneBackend(t *testing.T) {
@@ -144,6 +168,32 @@ func TestConnectWaitsForAHolderThatIsEnding(t *testing.T) {
 				require.NoError(t, err)
 				require.NotEqual(t, first.BackendID, second.BackendID)
 				require.Equal(t, after, r.clock.Now().Sub(began), "as soon as the key is free (G11)")
+			})
+		})
+	}
+}
+
+// The end of a holder is heard of at whatever moment it comes, also while the
+// store is asked about it.
+func TestConnectHearsOfAnEndThatComesWhileItLooks(t *testing.T) {
+	for look, want := range []time.Duration{0, 0, time.Second, 2 * time.Second} {
+		t.Run(fmt.Sprint("during look ", look+1), func(t *testing.T) {
+			inBubble(t, everyHint, func(r *rig) {
+				d := r.drone("dr-1")
+				first := r.connect(spawnBoard)
+				d.report(first.BackendID, ready)
+				d.report(first.BackendID, backend.State{Status: backend.Terminating, Last: backend.Ready, Termination: backend.Soft, Reason: backend.External})
+				r.store.looks.Store(0)
+				r.store.looked = func(n int32) {
+					if int(n) == look+1 {
+						d.report(first.BackendID, terminated(backend.External))
+					}
+				}
+				began := r.clock.Now()
+				second, err := r.Connect(r.Context(), request(r.T, spawnBoard))
+				require.NoError(t, err)
+				require.NotEqual(t, first.BackendID, second.BackendID)
+				require.Equal(t, want, r.clock.Now().Sub(began), "as soon as the key is free (G11)")
 			})
 		})
 	}

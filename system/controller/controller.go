@@ -20,6 +20,8 @@ import (
 
 	"plane/system/name"
 	"plane/system/port"
+	"plane/system/protocol"
+	"plane/system/recent"
 	"plane/system/watch"
 )
 
@@ -34,6 +36,7 @@ type Controller struct {
 
 	hints   watch.Hub                // by topic, as hintTopic makes them
 	proxies watch.Roster[*proxySeat] // the sessions of this controller
+	metrics *recent.Table[protocol.BackendMetrics]
 
 	storeTime atomic.Pointer[time.Time] // what the store's clock showed when it was read last
 	storeBack atomic.Pointer[time.Time] // when, on the own clock, the store was last back from a gap
@@ -44,7 +47,10 @@ func New(cfg Config, clock port.Clock, tasks port.Tasks, rnd port.Rand, store po
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	return &Controller{cfg: cfg, clock: clock, tasks: tasks, rnd: rnd, store: store, listener: listener}, nil
+	return &Controller{
+		cfg: cfg, clock: clock, tasks: tasks, rnd: rnd, store: store, listener: listener,
+		metrics: recent.New[protocol.BackendMetrics](mostMetrics, metricsAge),
+	}, nil
 }
 
 // Run does what a controller does of its own accord, until the context ends. It

@@ -64,7 +64,7 @@ func (s *droneSeat) receive(_ context.Context, frame []byte) error {
 	case protocol.AckAction:
 		s.acks.put(m)
 	case protocol.BackendMetrics:
-		s.log.Debug("metrics", "backend", m.BackendID, "mem_used", m.MemUsed, "cpu_used", m.CPUUsed)
+		s.keepMetrics(m)
 	}
 	return nil
 }

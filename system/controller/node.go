@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"plane/system/name"
+	"plane/system/placement"
 	"plane/system/port"
 	"plane/system/protocol"
 	"plane/system/session"
@@ -15,11 +16,13 @@ import (
 
 // node is what a drone's and a proxy's session have in common.
 type node struct {
-	c    *Controller
-	id   port.NodeID
-	conn string // names this connection in the store
-	out  *session.Outbox
-	log  *slog.Logger
+	c       *Controller
+	id      port.NodeID
+	cluster string
+	name    string
+	conn    string // names this connection in the store
+	out     *session.Outbox
+	log     *slog.Logger
 }
 
 // storePause is the wait before a store call of a session is tried again.
@@ -35,28 +38,20 @@ func (c *Controller) greet(ctx context.Context, kind port.NodeKind, cluster, poo
 	if err != nil {
 		return node{}, err
 	}
-	frame, err := session.First(ctx, c.clock, conn)
-	if err != nil {
-		return node{}, err
-	}
-	hello, err := protocol.DecodeHandshake(frame, prefix)
+	hello, err := c.welcome(ctx, prefix, conn)
 	if err != nil {
 		return node{}, err
 	}
 	log := c.cfg.Log.With(string(kind), hello.Name, "cluster", canonical)
-	if hello.Version != c.cfg.Version {
-		log.Warn("the node runs another version", "version", hello.Version.Version, "git_hash", hello.Version.GitHash)
+	c.compare(hello.Version, log)
+	registration := port.NodeRegistration{Kind: kind, Cluster: canonical, Name: hello.Name, Pool: pool, Controller: c.cfg.Name, Version: hello.Version}
+	if kind == port.DroneNode && hello.Capacity != nil {
+		registration.Capacity = placement.Capacity(*hello.Capacity)
 	}
-	reply := protocol.EncodeHandshake(protocol.Handshake{Version: c.cfg.Version, Name: c.cfg.Name})
-	if err := session.Send(ctx, c.clock, conn, reply); err != nil {
-		return node{}, err
-	}
-	n := node{c: c, conn: name.New(name.Backend, c.rnd), out: session.NewOutbox(c.tasks), log: log}
+	n := node{c: c, cluster: canonical, name: hello.Name, conn: name.New(name.Backend, c.rnd), out: session.NewOutbox(c.tasks), log: log}
 	err = c.call(ctx, func(ctx context.Context) (err error) {
-		n.id, err = c.store.RegisterNode(ctx, port.NodeRegistration{
-			Kind: kind, Cluster: canonical, Name: hello.Name, Pool: pool,
-			Controller: c.cfg.Name, Connection: n.conn, Version: hello.Version,
-		})
+		registration.Connection = n.conn
+		n.id, err = c.store.RegisterNode(ctx, registration)
 		return err
 	})
 	if err != nil {
@@ -64,6 +59,27 @@ func (c *Controller) greet(ctx context.Context, kind port.NodeKind, cluster, poo
 	}
 	log.Info("connected")
 	return n, nil
+}
+
+// welcome exchanges handshakes.
+func (c *Controller) welcome(ctx context.Context, kind name.Kind, conn port.Conn) (protocol.Handshake, error) {
+	frame, err := session.First(ctx, c.clock, conn)
+	if err != nil {
+		return protocol.Handshake{}, err
+	}
+	hello, err := protocol.DecodeHandshake(frame, kind)
+	if err != nil {
+		return hello, err
+	}
+	reply := protocol.EncodeHandshake(protocol.Handshake{Version: c.cfg.Version, Name: c.cfg.Name})
+	return hello, session.Send(ctx, c.clock, conn, reply)
+}
+
+// compare warns of a peer that runs another version.
+func (c *Controller) compare(theirs protocol.Version, log *slog.Logger) {
+	if theirs != c.cfg.Version {
+		log.Warn("the node runs another version", "version", theirs.Version, "git_hash", theirs.GitHash)
+	}
 }
 
 // leave tells the store that the connection is over. The store finds out by
@@ -101,10 +117,12 @@ func (n *node) attempt(ctx context.Context, what string, fn func(ctx context.Con
 
 // skip decides what becomes of a message that cannot be read: it has no effect,
 // and the session goes on.
-func (n *node) skip(err error) {
+func (n *node) skip(err error) { skip(n.log, err) }
+
+func skip(log *slog.Logger, err error) {
 	if errors.Is(err, protocol.ErrUnknownMessage) {
-		n.log.Debug("skipped a message", "error", err)
+		log.Debug("skipped a message", "error", err)
 		return
 	}
-	n.log.Warn("refused a malformed message", "error", err)
+	log.Warn("refused a malformed message", "error", err)
 }

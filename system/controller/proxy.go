@@ -20,6 +20,9 @@ type proxySeat struct {
 	lookups queue.Queue[string] // tokens that the proxy asked for
 	changed watch.Marks         // backends of which there may be news
 	news    port.EventCount     // of lookups and changed
+
+	certificates *inbox[protocol.CertManagerRequest]
+	allowance    allowance // for certificate requests; belongs to the reader
 }
 
 // ServeProxy implements port.ControllerAPI.
@@ -33,6 +36,9 @@ func (c *Controller) ServeProxy(ctx context.Context, cluster string, conn port.C
 		node: n,
 		uses: newInbox[word](c.tasks),
 		news: c.tasks.EventCount(),
+
+		certificates: newInbox[protocol.CertManagerRequest](c.tasks),
+		allowance:    newAllowance(c.clock.Now()),
 	}
 	defer c.proxies.Join(s)()
 	g := c.tasks.Group(ctx)
@@ -41,6 +47,7 @@ func (c *Controller) ServeProxy(ctx context.Context, cluster string, conn port.C
 	})
 	g.Go("proxy keep-alives", s.recordUses)
 	g.Go("proxy routes", s.serveRoutes)
+	g.Go("proxy certificates", s.serveCertificates)
 	err = g.Wait()
 	s.leave(ctx, err)
 	return err
@@ -59,7 +66,7 @@ func (s *proxySeat) receive(_ context.Context, frame []byte) error {
 	case protocol.KeepAlive, protocol.Heartbeat:
 		s.uses.put(word{m, s.c.lastStoreTime()})
 	case protocol.CertManagerRequest:
-		s.refuseCertificate(m)
+		s.takeCertificateRequest(m)
 	}
 	return nil
 }
@@ -80,26 +87,16 @@ func (c *Controller) lastStoreTime() time.Time {
 	return time.Time{}
 }
 
-// refuseCertificate answers that no certificate can be had by way of this
-// controller: it has no DNS receiver.
-func (s *proxySeat) refuseCertificate(m protocol.CertManagerRequest) {
-	s.log.Warn("refused a certificate request: this controller serves no DNS challenges")
-	no := &protocol.Accepted{}
-	switch {
-	case m.CertLeaseRequest:
-		s.out.Put(protocol.EncodeToProxy(protocol.CertManagerResponse{CertLeaseResponse: no}))
-	case m.SetTxtRecord != nil:
-		s.out.Put(protocol.EncodeToProxy(protocol.CertManagerResponse{SetTxtRecordResponse: no}))
-	}
-}
-
 // recordUses notes which backends the proxy uses. Order matters: a heartbeat
-// says that the keep-alives before it were all, so no call is given up.
+// says that the keep-alives before it were all, so no call is given up. A
+// backend that was among all of them the last time is noted with the next
+// heartbeat and not before: the store takes it to be in use until then.
 func (s *proxySeat) recordUses(ctx context.Context) error {
 	// A 0.5.x proxy sends no heartbeats. What it said in twice the time in which
 	// it repeats itself is taken for all that it uses.
 	patience := 2 * s.c.cfg.Timing.Heartbeat
 	since, speaks, last := map[string]bool{}, false, s.c.clock.Now()
+	known := map[string]bool{} // what the last heartbeat said
 	for {
 		seen := s.uses.arrived.Read()
 		batch := s.uses.messages.TakeAll()
@@ -107,13 +104,16 @@ func (s *proxySeat) recordUses(ctx context.Context) error {
 		for _, w := range batch {
 			switch m := w.message.(type) {
 			case protocol.KeepAlive:
-				since[m.Backend], fresh[m.Backend] = true, true
+				since[m.Backend] = true
+				if !known[m.Backend] {
+					fresh[m.Backend] = true
+				}
 			case protocol.Heartbeat:
 				speaks = true
 				if err := s.noteUses(ctx, since, true, w.asOf); err != nil {
 					return err
 				}
-				since, fresh = map[string]bool{}, map[string]bool{}
+				known, since, fresh = since, map[string]bool{}, map[string]bool{}
 			}
 		}
 		if len(fresh) > 0 {

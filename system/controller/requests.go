@@ -67,6 +67,58 @@ func (c *Controller) ClusterState(ctx context.Context, cluster string) (s protoc
 	return s, nil
 }
 
+// Backends lists one page of a cluster's backends.
+func (c *Controller) Backends(ctx context.Context, cluster string, req protocol.BackendsRequest) (page protocol.BackendsPage, err error) {
+	q, err := backendQuery(cluster, req)
+	if err != nil {
+		return page, err
+	}
+	q.Limit++ // whether there is another page
+	var found []port.Backend
+	err = c.call(ctx, func(ctx context.Context) (err error) {
+		found, err = c.store.Backends(ctx, q)
+		return err
+	})
+	if err != nil {
+		return page, databaseError(err)
+	}
+	if len(found) > req.Limit {
+		found = found[:req.Limit]
+		page.Next = &found[len(found)-1].ID
+	}
+	page.Backends = make([]protocol.BackendEntry, len(found))
+	for i, b := range found {
+		page.Backends[i] = protocol.BackendEntry{
+			ID: b.ID, Key: b.Key, Drone: b.Drone, CreatedAt: protocol.Millis{Time: b.CreatedAt}, Address: b.State.Address,
+			StatusEntry: protocol.NewStatusEntry(b.State, protocol.Millis{Time: b.StateTime}),
+		}
+	}
+	return page, nil
+}
+
+// backendQuery checks a request; its errors name the parameter.
+func backendQuery(cluster string, req protocol.BackendsRequest) (q port.BackendQuery, err error) {
+	if q.Cluster, err = clusterName(cluster); err != nil {
+		return q, err
+	}
+	if req.Limit < 1 || req.Limit > protocol.MostBackends {
+		return q, invalid("limit: %d is not between 1 and %d", req.Limit, protocol.MostBackends)
+	}
+	if req.After != "" {
+		if err := name.Validate(name.Backend, req.After); err != nil {
+			return q, invalid("after: want what the page before has as its next: %v", err)
+		}
+	}
+	if req.Drone != "" {
+		if err := name.Validate(name.Drone, req.Drone); err != nil {
+			return q, invalid("drone: %v", err)
+		}
+	}
+	q.Statuses, q.Live, q.Drone, q.Key, q.Namespace = req.Statuses, req.Live, req.Drone, req.Key, req.Namespace
+	q.After, q.Limit = req.After, req.Limit
+	return q, nil
+}
+
 // Status returns the latest entry of a backend's history.
 func (c *Controller) Status(ctx context.Context, backendID string) (protocol.StatusEntry, error) {
 	var b port.Backend

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -28,6 +29,8 @@ type rig struct {
 	clock *clock.Monotonic
 	tasks *clock.Tasks
 	store *flaky
+
+	listen func() port.Listener // to the store, for one more controller
 }
 
 const cluster = "localhost:9090"
@@ -45,18 +48,30 @@ func listening(t *testing.T, wrap func(port.Listener) port.Listener, test func(r
 	synctest.Test(t, func(t *testing.T) {
 		c, tasks := clock.New(), clock.NewTasks(t.Context())
 		store := &flaky{}
-		inner := memory.New(standing{c, &store.stood})
+		inner := memory.New(storeClock{c, store})
 		store.Store = inner
-		ctl, err := controller.New(controller.Config{
-			Name: "co-1", ControllerURL: "http://ctl", DefaultCluster: cluster, BestOf: 2,
-			Version: protocol.Version{Version: "test"}, Timing: controller.DefaultTiming(), Lease: lease.Default(),
-			Log: slog.New(slog.DiscardHandler),
-		}, c, tasks, clock.Rand{}, store, wrap(inner.Listen()))
-		require.NoError(t, err)
-		tasks.Go("controller", func(ctx context.Context) { _ = ctl.Run(ctx) })
+		r := &rig{T: t, clock: c, tasks: tasks, store: store, listen: func() port.Listener { return wrap(inner.Listen()) }}
 		defer tasks.Stop()
-		test(&rig{t, ctl, c, tasks, store})
+		test(r.join("co-1", func(*controller.Config) {}))
 	})
+}
+
+// join starts a controller on the rig's store.
+func (r *rig) join(name string, configure func(*controller.Config)) *rig {
+	r.Helper()
+	cfg := controller.Config{
+		Name: name, ControllerURL: "http://ctl", DefaultCluster: cluster, BestOf: 2,
+		Version: protocol.Version{Version: "test"}, Timing: controller.DefaultTiming(), Lease: lease.Default(),
+		Log: slog.New(slog.DiscardHandler),
+	}
+	configure(&cfg)
+	ctl, err := controller.New(cfg, r.clock, r.tasks, clock.Rand{}, r.store, r.listen())
+	require.NoError(r, err)
+	r.tasks.Go("controller", func(ctx context.Context) { _ = ctl.Run(ctx) })
+	other := *r
+	other.Controller = ctl
+	synctest.Wait()
+	return &other
 }
 
 // pass lets the bubble's time go by.
@@ -103,7 +118,13 @@ type flaky struct {
 	port.Store
 	away                                   atomic.Bool  // it answers neither polls nor keep-alives nor sweeps
 	stood                                  atomic.Int64 // for how long its clock has stood still
+	calls                                  atomic.Int64 // of any kind
 	connects, states, keepAlives, renewals atomic.Int32
+	additions                              atomic.Int32           // uses that were noted one by one
+	uncommitted                            atomic.Pointer[string] // a user whose revocations are not visible yet
+	challenges                             atomic.Int32
+	looked                                 func(look int32) // at a key, when nobody has been told yet what it found
+	looks                                  atomic.Int32
 }
 
 var errUnclear = errors.New("the connection broke")
@@ -112,6 +133,9 @@ func failing(n *atomic.Int32) bool { return n.Add(-1) >= 0 }
 
 func (f *flaky) Connect(ctx context.Context, p port.ConnectParams) (port.Connected, error) {
 	found, err := f.Store.Connect(ctx, p)
+	if look := f.looks.Add(1); f.looked != nil {
+		f.looked(look)
+	}
 	if failing(&f.connects) {
 		return port.Connected{}, errUnclear
 	}
@@ -138,6 +162,9 @@ func (f *flaky) KeepAlive(ctx context.Context, u port.ProxyUse) error {
 	if f.away.Load() || failing(&f.keepAlives) {
 		return errUnclear
 	}
+	if !u.Complete {
+		f.additions.Add(int32(len(u.Backends)))
+	}
 	return f.Store.KeepAlive(ctx, u)
 }
 
@@ -145,7 +172,11 @@ func (f *flaky) Revocations(ctx context.Context, within time.Duration) ([]port.R
 	if f.away.Load() {
 		return nil, time.Time{}, errUnclear
 	}
-	return f.Store.Revocations(ctx, within)
+	recent, now, err := f.Store.Revocations(ctx, within)
+	if user := f.uncommitted.Load(); user != nil {
+		recent = slices.DeleteFunc(recent, func(r port.Revocation) bool { return r.User == *user })
+	}
+	return recent, now, err
 }
 
 func (f *flaky) Sweep(ctx context.Context, p port.SweepParams) (int, error) {
@@ -155,13 +186,24 @@ func (f *flaky) Sweep(ctx context.Context, p port.SweepParams) (int, error) {
 	return f.Store.Sweep(ctx, p)
 }
 
-// standing is a store's clock that has stood still for a while.
-type standing struct {
-	*clock.Monotonic
-	stood *atomic.Int64
+func (f *flaky) AddChallenge(ctx context.Context, cluster string, proxy port.NodeID, value string, life time.Duration) error {
+	if failing(&f.challenges) {
+		return errUnclear
+	}
+	return f.Store.AddChallenge(ctx, cluster, proxy, value, life)
 }
 
-func (s standing) Now() time.Time { return s.Monotonic.Now().Add(-time.Duration(s.stood.Load())) }
+// storeClock is a store's clock. It may have stood still for a while, and it is
+// read once in each call of the store.
+type storeClock struct {
+	*clock.Monotonic
+	store *flaky
+}
+
+func (c storeClock) Now() time.Time {
+	c.store.calls.Add(1)
+	return c.Monotonic.Now().Add(-time.Duration(c.store.stood.Load()))
+}
 
 // peer is the far end of a session.
 type peer struct {
@@ -171,17 +213,25 @@ type peer struct {
 }
 
 func (r *rig) dial(serve func(ctx context.Context, conn port.Conn) error, hello string) *peer {
+	return r.greet(serve, protocol.Handshake{Name: hello})
+}
+
+func (r *rig) greet(serve func(ctx context.Context, conn port.Conn) error, hello protocol.Handshake) *peer {
 	p := &peer{r: r, in: make(chan []byte, 1000), out: make(chan []byte, 1000), closed: make(chan struct{})}
 	r.tasks.Go("session", func(ctx context.Context) { _ = serve(ctx, (*conn)(p)) })
-	p.in <- protocol.EncodeHandshake(protocol.Handshake{Version: protocol.Version{Version: "test"}, Name: hello})
+	hello.Version = protocol.Version{Version: "test"}
+	p.in <- protocol.EncodeHandshake(hello)
 	_, err := protocol.DecodeHandshake(<-p.out, "co-")
 	require.NoError(r, err)
 	synctest.Wait()
 	return p
 }
 
-func (r *rig) drone(name string) *peer {
-	p := r.dial(func(ctx context.Context, c port.Conn) error { return r.ServeDrone(ctx, cluster, "", c) }, name)
+func (r *rig) drone(name string) *peer { return r.droneWith(name, nil) }
+
+func (r *rig) droneWith(name string, has *protocol.Capacity) *peer {
+	serve := func(ctx context.Context, c port.Conn) error { return r.ServeDrone(ctx, cluster, "", c) }
+	p := r.greet(serve, protocol.Handshake{Name: name, Capacity: has})
 	p.say(protocol.Heartbeat{LocalTime: protocol.Millis{Time: time.UnixMilli(1_000_000)}})
 	return p
 }

@@ -216,6 +216,50 @@ func TestRevocationReachesEveryProxyWithinASecond(t *testing.T) {
 	}
 }
 
+// Shortfall 5: numbers are given out before the commit, so a later one can become
+// visible first.
+func TestARevocationThatBecomesVisibleAfterALaterOneIsToldToo(t *testing.T) {
+	inBubble(t, everyHint, func(r *rig) {
+		d, p := r.drone("dr-1"), r.proxy("px-1")
+		a := r.connect(`{"key":{"name":"k"},"user":"ann","spawn_config":{"executable":{}}}`)
+		d.report(a.BackendID, ready)
+		ann := "ann"
+		r.store.uncommitted.Store(&ann)
+		for _, user := range []string{"ann", "bob"} {
+			require.NoError(t, r.Revoke(r.Context(), protocol.RevokeRequest{BackendID: a.BackendID, User: user}))
+		}
+		pass(5 * time.Second)
+		require.Equal(t, []protocol.TokenRevoked{{Backend: a.BackendID, User: "bob"}}, toProxy[protocol.TokenRevoked](p))
+		r.store.uncommitted.Store(nil)
+		pass(time.Second)
+		require.Equal(t, []protocol.TokenRevoked{{Backend: a.BackendID, User: "ann"}}, toProxy[protocol.TokenRevoked](p))
+	})
+}
+
+// A list of many backends comes message by message, and is noted as one.
+func TestWhatAProxyGoesOnUsingIsNotedOnce(t *testing.T) {
+	inBubble(t, everyHint, func(r *rig) {
+		p := r.proxy("px-1")
+		say := func(all bool, backends ...string) int32 {
+			for _, b := range backends {
+				p.say(protocol.KeepAlive{Backend: b})
+				pass(time.Millisecond)
+			}
+			if all {
+				p.say(protocol.Heartbeat{LocalTime: protocol.Millis{Time: r.clock.Now()}})
+			}
+			pass(time.Second)
+			return r.store.additions.Swap(0)
+		}
+		require.EqualValues(r, 2, say(true, "a", "b"), "both are news")
+		require.Zero(r, say(true, "a", "b"))
+		require.EqualValues(r, 1, say(false, "a", "c"), "c is news")
+		require.EqualValues(r, 1, say(true, "d"), "and so is d")
+		require.Zero(r, say(true, "c"), "and this is all")
+		require.EqualValues(r, 2, say(false, "a", "b", "c"), "a and b are in use again")
+	})
+}
+
 // G9: a proxy's last word holds while it cannot speak.
 func TestABackendInUseByACutOffProxyIsNotSwept(t *testing.T) {
 	inBubble(t, everyHint, func(r *rig) {

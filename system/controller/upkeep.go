@@ -17,7 +17,7 @@ const sweepBatch = 200
 
 // beat tells the store that this controller lives.
 func (c *Controller) beat(ctx context.Context) error {
-	info := port.ControllerInfo{Name: c.cfg.Name, Version: c.cfg.Version}
+	info := port.ControllerInfo{Name: c.cfg.Name, Version: c.cfg.Version, PeerURL: c.cfg.PeerURL}
 	return c.every(ctx, c.cfg.Timing.Heartbeat, "heartbeat", func(ctx context.Context) error {
 		return c.store.ControllerHeartbeat(ctx, info)
 	})
@@ -26,12 +26,9 @@ func (c *Controller) beat(ctx context.Context) error {
 // sweep ends idle, expired and lost backends. Any number of controllers do so
 // at once.
 func (c *Controller) sweep(ctx context.Context) error {
-	t := c.cfg.Timing
-	params := port.SweepParams{
-		Limit: sweepBatch, DroneLost: t.DroneLost, ProxyGone: t.ProxyGone,
-		HardAfter: t.HardAfter, LeaseGrace: t.LeaseGrace, NewActionID: c.newActionID,
-	}
-	return c.every(ctx, t.Sweep, "sweep", func(ctx context.Context) error {
+	params := c.cfg.Timing.SweepParams()
+	params.NewActionID = c.newActionID
+	return c.every(ctx, c.cfg.Timing.Sweep, "sweep", func(ctx context.Context) error {
 		params.SkipIdle = c.storeJustBack()
 		for {
 			n, err := c.store.Sweep(ctx, params)

@@ -9,6 +9,7 @@ import (
 	"plane/system/lease"
 	"plane/system/lifecycle"
 	"plane/system/name"
+	"plane/system/placement"
 	"plane/system/port"
 	"plane/system/protocol"
 	"plane/system/session"
@@ -19,7 +20,8 @@ type Config struct {
 	Name      string // dr-…
 	Version   protocol.Version
 	Timing    Timing
-	Lease     lease.Timing // as at the controllers
+	Lease     lease.Timing       // as at the controllers
+	Capacity  placement.Capacity // for backends
 	Reconnect session.Reconnect
 	Log       *slog.Logger
 }
@@ -93,6 +95,18 @@ func (c Config) Validate() error {
 	} {
 		if d.d <= 0 {
 			errs = append(errs, fmt.Errorf("timing: %s is %v; it must be positive", d.what, d.d))
+		}
+	}
+	for _, a := range []struct {
+		what      string
+		has, most int64
+	}{
+		{"backends at most", c.Capacity.MaxBackends, placement.MostBackends},
+		{"thousandths of a CPU", c.Capacity.MilliCPUs, placement.MostMilliCPUs},
+		{"bytes of memory", c.Capacity.MemoryBytes, placement.MostMemoryBytes},
+	} {
+		if a.has < 0 || a.has > a.most {
+			errs = append(errs, fmt.Errorf("capacity: %d %s; want 1 to %d, or 0 for no limit", a.has, a.what, a.most))
 		}
 	}
 	if t.Prune < 0 {

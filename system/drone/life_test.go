@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"plane/system/backend"
+	"plane/system/placement"
 	"plane/system/port"
 	"plane/system/protocol"
 )
@@ -34,6 +35,24 @@ func TestASpawnBecomesReadyInOrder(t *testing.T) {
 		require.Equal(t, r.look().records["b"].Deadlines.HardTerminateAt, r.look().guards["b"], "the guard has the hard deadline (shortfall 1)")
 		require.NotContains(t, string(r.look().records["b"].Spec.Executable), "hush", "registry credentials are gone once pulled")
 	})
+}
+
+func TestAControllerIsToldWhatTheDroneHas(t *testing.T) {
+	for name, test := range map[string]struct {
+		has  placement.Capacity
+		says *protocol.Capacity
+	}{
+		"limits":    {placement.Capacity{MaxBackends: 3, MilliCPUs: 1500, MemoryBytes: 1 << 30}, &protocol.Capacity{MaxBackends: 3, MilliCPUs: 1500, MemoryBytes: 1 << 30}},
+		"no limits": {placement.Capacity{}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, r *rig) {
+				r.cfg.Capacity = test.has
+				r.start()
+				require.Equal(t, protocol.Handshake{Name: "dr-test", Capacity: test.says}, r.greeting())
+			})
+		})
+	}
 }
 
 func TestASpawnHandedOverAgainHasNoSecondEffect(t *testing.T) { // shortfall 17, G6

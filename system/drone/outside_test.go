@@ -15,6 +15,7 @@ import (
 
 	"plane/system/backend"
 	"plane/system/lease"
+	"plane/system/name"
 	"plane/system/port"
 	"plane/system/protocol"
 )
@@ -245,6 +246,7 @@ func (p ports) Release(ctx context.Context, id string, quarantine time.Duration)
 
 type conn struct {
 	*rig
+	hello  protocol.Handshake
 	in     chan []byte
 	closed chan struct{}
 	once   sync.Once
@@ -284,7 +286,11 @@ func (c *conn) Send(ctx context.Context, frame []byte) error {
 	}
 	m, err := protocol.DecodeFromDrone(frame)
 	if err != nil {
-		return nil //nolint:nilerr // the handshake
+		hello, err := protocol.DecodeHandshake(frame, name.Drone)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.hello = hello
+		return err
 	}
 	return c.call(ctx, "send", fmt.Sprintf("%T", m), func() error {
 		c.heard = append(c.heard, heard{c.clock.Now(), m})

@@ -194,6 +194,13 @@ func (r *rig) look() outside {
 	}
 }
 
+// greeting is the handshake of the present session.
+func (r *rig) greeting() protocol.Handshake {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.conn.hello
+}
+
 func (r *rig) hearing() []heard {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -38,6 +38,9 @@ func (d *Drone) serve(ctx context.Context, conn port.Conn) error {
 
 func (d *Drone) greet(ctx context.Context, conn port.Conn) error {
 	hello := protocol.Handshake{Version: d.cfg.Version, Name: d.cfg.Name}
+	if has := protocol.Capacity(d.cfg.Capacity); has != (protocol.Capacity{}) {
+		hello.Capacity = &has
+	}
 	if err := session.Send(ctx, d.Clock, conn, protocol.EncodeHandshake(hello)); err != nil {
 		return err
 	}

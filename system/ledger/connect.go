@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"plane/system/backend"
-	"plane/system/placement"
 	"plane/system/port"
 	"plane/system/protocol"
 )
@@ -66,15 +65,15 @@ func (l *Ledger) spawn(now time.Time, p port.ConnectParams) (*backendRow, error)
 	if _, taken := l.backends[s.BackendID]; taken {
 		return nil, fmt.Errorf("backend %q: %w", s.BackendID, port.ErrBackendExists)
 	}
-	drone, ok := l.place(now, s, p.PlacementSeed)
-	if !ok {
-		return nil, fmt.Errorf("cluster %q, pool %q: %w", s.Cluster, s.Pool, port.ErrNoDrone)
+	drone, err := l.place(now, s, p.PlacementSeed)
+	if err != nil {
+		return nil, err
 	}
 	state := backend.State{Status: backend.Scheduled}
 	b := &backendRow{
 		id: s.BackendID, seq: l.nextRow(), key: p.Key, cluster: s.Cluster, drone: drone,
 		subdomain: s.Subdomain, staticToken: s.StaticToken,
-		created: now, lifetime: s.Lifetime, maxIdle: s.MaxIdle,
+		created: now, lifetime: s.Lifetime, maxIdle: s.MaxIdle, asks: s.Asks,
 		state: state, stateTime: now, history: []port.HistoryEntry{{State: state, Time: now}},
 		leaseEnd: now.Add(s.Lease.Expiry),
 	}
@@ -83,6 +82,8 @@ func (l *Ledger) spawn(now time.Time, p port.ConnectParams) (*backendRow, error)
 	c := l.cluster(s.Cluster)
 	c.backendNames, c.sorted = append(c.backendNames, b.id), false
 	b.inLive = drone.live.PushBack(b)
+	drone.promised.MilliCPUs += s.Asks.MilliCPUs
+	drone.promised.MemoryBytes += s.Asks.MemoryBytes
 	b.inDue = l.due.add(b, b.dueFrom(), b.seq)
 
 	spawn := &protocol.Spawn{Executable: s.Executable, Key: protocol.AcquiredKey{
@@ -99,31 +100,6 @@ func (l *Ledger) spawn(now time.Time, p port.ConnectParams) (*backendRow, error)
 func (l *Ledger) nextFencing() int64 {
 	l.fencing++
 	return l.fencing
-}
-
-// place chooses a drone. Those that are connected go before those that were
-// heard from lately and are between two connections.
-func (l *Ledger) place(now time.Time, s *port.SpawnParams, seed uint64) (*node, bool) {
-	var connected, between []placement.Candidate
-	for _, d := range l.cluster(s.Cluster).droneOrder {
-		if d.pool != s.Pool || d.draining || d.localTime.IsZero() || now.Sub(d.seen) > s.Healthy {
-			continue
-		}
-		c := placement.Candidate{Drone: int64(d.id), Backends: d.live.Len()}
-		if d.connected {
-			connected = append(connected, c)
-		} else {
-			between = append(between, c)
-		}
-	}
-	if len(connected) == 0 {
-		connected = between
-	}
-	chosen, ok := placement.Choose(connected, s.BestOf, seed)
-	if !ok {
-		return nil, false
-	}
-	return l.node(port.NodeID(chosen.Drone))
 }
 
 // issue records the connection's token. One that is there already is what an

@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"plane/system/backend"
+	"plane/system/placement"
 	"plane/system/port"
 	"plane/system/protocol"
 )
@@ -60,11 +61,14 @@ type cluster struct {
 	proxyOrder      []*node
 	backendNames    []string // all names since the last look, in order if sorted
 	sorted          bool
+	certificate     certificateLease
+	challenges      []challenge // in the order in which they were added, some of them expired
 }
 
 type controller struct {
 	seen    time.Time
 	version protocol.Version
+	peerURL string
 }
 
 // backendRow is a backend. drone, key and the limits never change.
@@ -76,6 +80,7 @@ type backendRow struct {
 	drone       *node
 	subdomain   string
 	staticToken string
+	asks        placement.Resources
 	created     time.Time
 	lifetime    time.Duration
 	maxIdle     time.Duration
@@ -94,6 +99,8 @@ type backendRow struct {
 	softAt time.Time // when a soft termination was first asked for
 	hardAt time.Time // and a hard one
 	swept  bool      // a limit was passed: a hard termination will follow
+	final  bool      // its lease is not renewed any more
+	lost   bool      // and it counts as lost once that has expired
 
 	tokens  list.List       // of *tokenRow
 	actions []string        // names of its actions, three at most

@@ -13,6 +13,7 @@ import (
 	"plane/system/backend"
 	"plane/system/lease"
 	"plane/system/ledger"
+	"plane/system/placement"
 	"plane/system/port"
 	"plane/system/protocol"
 )
@@ -31,18 +32,21 @@ type world struct {
 	calls   []string // of every answer, to compare two runs
 	made    int
 	drones  map[string]port.NodeID
-	homes   map[string]port.NodeID      // of every backend ever made
-	keys    map[string]string           // of every backend ever made
-	fencing map[string]int64            // the greatest token of each key
-	leases  map[string]time.Time        // when a backend's last lease ends
-	history map[string][]backend.Status // as far as it was read
-	ended   map[string]bool             // backends known to be terminated
+	has     map[port.NodeID]placement.Capacity
+	asked   map[string]placement.Resources // by every backend ever made
+	homes   map[string]port.NodeID         // of every backend ever made
+	keys    map[string]string              // of every backend ever made
+	fencing map[string]int64               // the greatest token of each key
+	leases  map[string]time.Time           // when a backend's last lease ends
+	history map[string][]backend.Status    // as far as it was read
+	ended   map[string]bool                // backends known to be terminated
 	hints   map[port.Topic]int
 }
 
 func newWorld() *world {
 	return &world{
 		Ledger: ledger.New(), now: epoch, drones: map[string]port.NodeID{}, homes: map[string]port.NodeID{},
+		has: map[port.NodeID]placement.Capacity{}, asked: map[string]placement.Resources{},
 		keys: map[string]string{}, fencing: map[string]int64{}, leases: map[string]time.Time{},
 		history: map[string][]backend.Status{}, ended: map[string]bool{}, hints: map[port.Topic]int{},
 	}
@@ -83,7 +87,7 @@ func (w *world) step(t *rapid.T) {
 		w.now = w.now.Add(time.Duration(rapid.IntRange(0, 70).Draw(t, "seconds")) * time.Second)
 	case "node":
 		name, _ := w.anyDrone(t)
-		w.drones[name] = w.RegisterNode(w.now, port.NodeRegistration{Kind: port.DroneNode, Cluster: cluster, Name: name, Connection: "1"})
+		w.register(t, name)
 	case "beat":
 		_, id := w.anyDrone(t)
 		w.Heartbeats(w.now, []port.DroneHeartbeat{{Drone: id, Connection: "1", LocalTime: time.Unix(1000, 0)}})
@@ -133,6 +137,17 @@ func (w *world) step(t *rapid.T) {
 	}
 }
 
+// register connects a drone, with what it has at the time.
+func (w *world) register(t *rapid.T, name string) {
+	has := placement.Capacity{
+		MaxBackends: rapid.Int64Range(0, 3).Draw(t, "most backends"),
+		MilliCPUs:   rapid.Int64Range(0, 5).Draw(t, "cpus"),
+		MemoryBytes: rapid.Int64Range(0, 5).Draw(t, "memory"),
+	}
+	id := w.RegisterNode(w.now, port.NodeRegistration{Kind: port.DroneNode, Cluster: cluster, Name: name, Connection: "1", Capacity: has})
+	w.drones[name], w.has[id] = id, has
+}
+
 func (w *world) name(prefix string) string {
 	w.made++
 	return fmt.Sprintf("%s-%d", prefix, w.made)
@@ -142,6 +157,7 @@ func (w *world) connect(t *rapid.T) {
 	key := rapid.SampledFrom([]string{"k1", "k2", "k3"}).Draw(t, "key")
 	user := "ann"
 	id := w.name("b")
+	asks := placement.Resources{MilliCPUs: rapid.Int64Range(0, 3).Draw(t, "cpu"), MemoryBytes: rapid.Int64Range(0, 3).Draw(t, "memory")}
 	c, err := w.Connect(w.now, port.ConnectParams{
 		Key: protocol.Key{Name: key}, Token: w.name("t"), User: &user, TokenLife: time.Minute,
 		PlacementSeed: rapid.Uint64().Draw(t, "seed"),
@@ -149,6 +165,7 @@ func (w *world) connect(t *rapid.T) {
 			BackendID: id, ActionID: w.name("ak"), Cluster: cluster, BestOf: 2, Healthy: 45 * time.Second, Lease: lease.Default(),
 			Lifetime: time.Duration(rapid.IntRange(0, 300).Draw(t, "lifetime")) * time.Second,
 			MaxIdle:  time.Duration(rapid.IntRange(0, 100).Draw(t, "idle")) * time.Second,
+			Asks:     asks,
 		},
 	})
 	w.note("connect %s: %+v %v", key, c, err)
@@ -164,16 +181,38 @@ func (w *world) connect(t *rapid.T) {
 		}
 	}
 	w.homes[id], w.keys[id], w.leases[id] = c.DroneID, key, w.now.Add(lease.Default().Expiry)
+	w.asked[id] = asks
+	load := w.load(c.DroneID)
+	require.True(t, within(int64(load.Backends), load.Has.MaxBackends), "%s is overbooked: %+v", c.Drone, load)
+	require.True(t, asks.MilliCPUs == 0 || within(load.Promised.MilliCPUs, load.Has.MilliCPUs), "%s is overbooked: %+v", c.Drone, load)
+	require.True(t, asks.MemoryBytes == 0 || within(load.Promised.MemoryBytes, load.Has.MemoryBytes), "%s is overbooked: %+v", c.Drone, load)
 	pending := w.PendingActions(c.DroneID)
 	token := pending[len(pending)-1].Action.Action.Spawn.Key.Token
 	require.Greater(t, token, w.fencing[key], "G2")
 	w.fencing[key] = token
 }
 
+func within(promised, has int64) bool { return has == 0 || promised <= has }
+
+// load is what a drone has, and what by the world's own books is promised.
+func (w *world) load(drone port.NodeID) placement.Load {
+	load := placement.Load{Has: w.has[drone]}
+	for id, home := range w.homes {
+		b, err := w.Backend(id)
+		if home != drone || err != nil || b.State.Status == backend.Terminated {
+			continue
+		}
+		load.Backends++
+		load.Promised.MilliCPUs += w.asked[id].MilliCPUs
+		load.Promised.MemoryBytes += w.asked[id].MemoryBytes
+	}
+	return load
+}
+
 // check looks at everything.
 func (w *world) check(t *rapid.T) {
 	var names []string
-	for _, b := range w.Backends(cluster, "", 1000) {
+	for _, b := range w.Backends(port.BackendQuery{Cluster: cluster, Limit: 1000}) {
 		names = append(names, b.ID)
 	}
 	require.True(t, slices.IsSorted(names))
@@ -199,7 +238,10 @@ func (w *world) check(t *rapid.T) {
 		}
 		for _, d := range w.ClusterState(w.now, cluster).Drones {
 			if d.Node.Name.Drone == name {
+				load := w.load(id)
 				require.Equal(t, live[name], d.BackendCount)
+				require.Equal(t, protocol.Capacity(load.Has), d.Capacity)
+				require.Equal(t, protocol.Resources(load.Promised), d.Promised)
 			}
 		}
 	}
@@ -228,9 +270,8 @@ func TestWhateverIsCalled_G1_G2_G3_G11(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld()
 		for _, name := range []string{"dr-1", "dr-2", "dr-3"} {
-			id := w.RegisterNode(w.now, port.NodeRegistration{Kind: port.DroneNode, Cluster: cluster, Name: name, Connection: "1"})
-			w.drones[name] = id
-			w.Heartbeats(w.now, []port.DroneHeartbeat{{Drone: id, Connection: "1", LocalTime: time.Unix(1000, 0)}})
+			w.register(t, name)
+			w.Heartbeats(w.now, []port.DroneHeartbeat{{Drone: w.drones[name], Connection: "1", LocalTime: time.Unix(1000, 0)}})
 		}
 		for range rapid.IntRange(1, 120).Draw(t, "steps") {
 			w.step(t)
@@ -252,7 +293,7 @@ func TestWhateverIsCalled_G1_G2_G3_G11(t *testing.T) {
 			require.Empty(t, w.PendingActions(id))
 		}
 		w.Cleanup(w.now.Add(2*time.Hour), time.Hour, 1000)
-		require.Empty(t, w.Backends(cluster, "", 1))
+		require.Empty(t, w.Backends(port.BackendQuery{Cluster: cluster, Limit: 1}))
 		require.Empty(t, w.Revocations(w.now, 1000*time.Hour))
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"plane/system/placement"
 	"plane/system/port"
 	"plane/system/protocol"
 )
@@ -28,8 +29,10 @@ type node struct {
 	beat      time.Time // the last heartbeat on the connection, or its registration
 	localTime time.Time // what its clock showed on this connection; zero: not told yet
 	draining  bool
-	live      list.List // of *backendRow, those not terminated
-	pending   list.List // of protocol.Action, those not acknowledged
+	capacity  placement.Capacity
+	promised  placement.Resources // to live
+	live      list.List           // of *backendRow, those not terminated
+	pending   list.List           // of protocol.Action, those not acknowledged
 	inPending map[string]*list.Element
 
 	// Of a proxy:
@@ -57,7 +60,7 @@ func (l *Ledger) RegisterNode(now time.Time, r port.NodeRegistration) port.NodeI
 	}
 	n.seen, n.beat = now, now
 	n.connected, n.connection = true, r.Connection
-	n.pool, n.controller, n.version = r.Pool, r.Controller, r.Version
+	n.pool, n.controller, n.version, n.capacity = r.Pool, r.Controller, r.Version, r.Capacity
 	return n.id
 }
 
@@ -110,7 +113,7 @@ func (l *Ledger) Heartbeats(now time.Time, beats []port.DroneHeartbeat) {
 
 // ControllerHeartbeat implements port.Store.
 func (l *Ledger) ControllerHeartbeat(now time.Time, c port.ControllerInfo) {
-	l.controllers[c.Name] = &controller{seen: now, version: c.Version}
+	l.controllers[c.Name] = &controller{seen: now, version: c.Version, peerURL: c.PeerURL}
 }
 
 // Drain implements port.Store.

@@ -6,13 +6,14 @@ import (
 	"time"
 
 	"plane/system/backend"
+	"plane/system/placement"
 	"plane/system/port"
 	"plane/system/protocol"
 )
 
 // The ages by which ClusterState goes.
 const (
-	lately = 2 * time.Minute  // a node or controller that was heard from since may be there
+	lately = placement.Lately // a node or controller that was heard from since may be there
 	fresh  = 45 * time.Second // a drone that was not heard from since is not ready
 )
 
@@ -22,14 +23,21 @@ func (l *Ledger) Backend(id string) (port.Backend, error) {
 	if err != nil {
 		return port.Backend{}, err
 	}
-	return b.view(), nil
+	return l.view(b), nil
 }
 
-func (b *backendRow) view() port.Backend {
-	return port.Backend{
+func (l *Ledger) view(b *backendRow) port.Backend {
+	v := port.Backend{
 		ID: b.id, Key: b.key, Cluster: b.cluster, Drone: b.drone.name,
 		State: b.state, StateTime: b.stateTime, CreatedAt: b.created,
 	}
+	if b.drone.connected {
+		v.Controller = b.drone.controller
+		if c, ok := l.controllers[v.Controller]; ok {
+			v.PeerURL = c.peerURL
+		}
+	}
+	return v
 }
 
 // History implements port.Store.
@@ -46,21 +54,34 @@ func (l *Ledger) History(id string, after backend.Status) ([]port.HistoryEntry, 
 }
 
 // Backends implements port.Store.
-func (l *Ledger) Backends(clusterName, after string, limit int) []port.Backend {
-	c, ok := l.clusters[clusterName]
-	if !ok || limit <= 0 {
+func (l *Ledger) Backends(q port.BackendQuery) []port.Backend {
+	c, ok := l.clusters[q.Cluster]
+	if !ok {
 		return nil
 	}
 	names := l.names(c)
-	first, found := slices.BinarySearch(names, after)
+	first, found := slices.BinarySearch(names, q.After)
 	if found {
 		first++
 	}
 	var page []port.Backend
-	for _, id := range names[first:min(first+limit, len(names))] {
-		page = append(page, l.backends[id].view())
+	for _, id := range names[first:] {
+		if len(page) >= q.Limit {
+			break
+		}
+		if b := l.backends[id]; b.passes(q) {
+			page = append(page, l.view(b))
+		}
 	}
 	return page
+}
+
+func (b *backendRow) passes(q port.BackendQuery) bool {
+	return (!q.Live || !b.terminated()) &&
+		(len(q.Statuses) == 0 || slices.Contains(q.Statuses, b.state.Status)) &&
+		(q.Drone == "" || q.Drone == b.drone.name) &&
+		(q.Key == "" || q.Key == b.key.Name) &&
+		(q.Namespace == nil || *q.Namespace == b.key.Namespace)
 }
 
 // ClusterState implements port.Store.
@@ -76,6 +97,8 @@ func (l *Ledger) ClusterState(now time.Time, clusterName string) protocol.Cluste
 			Draining:         d.draining,
 			LastHeartbeatAge: age(now, d.seen),
 			BackendCount:     int64(d.live.Len()),
+			Capacity:         protocol.Capacity(d.capacity),
+			Promised:         protocol.Resources(d.promised),
 			Node:             l.nodeState(now, d, protocol.NodeName{Drone: d.name}),
 		})
 	}

@@ -56,6 +56,8 @@ func (l *Ledger) end(now time.Time, b *backendRow) {
 	}
 	b.actions, b.uses = nil, nil
 	b.drone.live.Remove(b.inLive)
+	b.drone.promised.MilliCPUs -= b.asks.MilliCPUs
+	b.drone.promised.MemoryBytes -= b.asks.MemoryBytes
 	if b.inDue != nil {
 		l.due.remove(b.inDue)
 		b.inDue = nil
@@ -69,7 +71,7 @@ func (l *Ledger) RenewKeys(now time.Time, renewals []port.Renewal) []bool {
 	renewed := make([]bool, len(renewals))
 	for i, r := range renewals {
 		b, ok := l.backends[r.BackendID]
-		if !ok || b.drone.id != r.Drone || !l.holds(b) || b.lapsed(now) {
+		if !ok || b.drone.id != r.Drone || !l.holds(b) || b.lapsed(now) || b.final {
 			continue
 		}
 		b.leaseEnd = now.Add(r.Lease.Expiry)

@@ -113,6 +113,8 @@ func overdue(now time.Time, p port.SweepParams, b *backendRow) (backend.Reason, 
 	}
 	quiet := now.Sub(b.drone.seen)
 	switch {
+	case b.lost:
+		return backend.Lost, "an operator marked it as lost"
 	case quiet > p.DroneLost:
 		return backend.Lost, fmt.Sprintf("drone %s has not been heard from for %v", b.drone.name, quiet.Round(time.Second))
 	case b.state.Status == backend.Scheduled:
@@ -124,9 +126,14 @@ func overdue(now time.Time, p port.SweepParams, b *backendRow) (backend.Reason, 
 }
 
 func (l *Ledger) pastLimit(now time.Time, p port.SweepParams, b *backendRow) bool {
-	if b.lifetime > 0 && !now.Before(b.created.Add(b.lifetime)) {
-		return true
-	}
+	return b.pastLifetime(now) || l.idle(now, p, b)
+}
+
+func (b *backendRow) pastLifetime(now time.Time) bool {
+	return b.lifetime > 0 && !now.Before(b.created.Add(b.lifetime))
+}
+
+func (l *Ledger) idle(now time.Time, p port.SweepParams, b *backendRow) bool {
 	if p.SkipIdle || b.maxIdle <= 0 || b.state.Status != backend.Ready || now.Before(b.idleFrom()) {
 		return false
 	}

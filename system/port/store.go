@@ -8,6 +8,7 @@ import (
 
 	"plane/system/backend"
 	"plane/system/lease"
+	"plane/system/placement"
 	"plane/system/protocol"
 )
 
@@ -18,11 +19,30 @@ var (
 	ErrKeyUnheld    = errors.New("nothing holds the key")
 	ErrKeyHeld      = errors.New("the key is held with another tag")
 	ErrKeyUnhealthy = errors.New("the key is held by a backend that is ending")
-	ErrNoDrone      = errors.New("no drone can take the backend")
+	// ErrNoDrone: Store.Connect wraps it in a NoDroneError, which says what was
+	// missing.
+	ErrNoDrone = errors.New("no drone can take the backend")
 	// ErrBackendExists: the wished-for backend name is or was in use, and not
 	// by the backend that holds the key.
 	ErrBackendExists = errors.New("the backend name is taken")
 )
+
+// NoDroneError is ErrNoDrone with its explanation: no drone at all, none that is
+// connected and not draining, or none with the room asked for.
+type NoDroneError struct {
+	Explanation string // a sentence for people, by placement.Explain
+}
+
+// NoDrone makes a NoDroneError: why a backend found no drone. Drones are those of
+// its cluster and pool that ClusterState lists.
+func NoDrone(s *SpawnParams, drones []placement.Refused) error {
+	wish := placement.Wish{Cluster: s.Cluster, Pool: s.Pool, Asks: s.Asks, Healthy: s.Healthy}
+	return &NoDroneError{Explanation: placement.Explain(wish, drones)}
+}
+
+func (e *NoDroneError) Error() string { return e.Explanation }
+
+func (e *NoDroneError) Unwrap() error { return ErrNoDrone }
 
 // Store is Plane's persistent state, shared by all controllers. Every method is
 // atomic and linearizable, blocks for about one round trip, and may be called
@@ -34,6 +54,8 @@ var (
 // A call that failed unclearly may be repeated: each method says what that
 // does.
 type Store interface {
+	ChallengeStore
+
 	// Health returns nil when the store answers.
 	Health(ctx context.Context) error
 
@@ -77,8 +99,8 @@ type Store interface {
 	RecordStates(ctx context.Context, reports []StateReport) ([]RecordOutcome, error)
 
 	// RenewKeys extends leases by lease.Timing.Expiry from the commit. An item
-	// is true when the backend, on that drone, still holds its key and the
-	// lease has not expired. A terminating backend may renew. Harmless twice.
+	// is true when the backend, on that drone, still holds its key, the lease
+	// has not expired, and no operator prevents it. A terminating backend may renew. Harmless twice.
 	RenewKeys(ctx context.Context, renewals []Renewal) ([]bool, error)
 
 	// KeepAlive notes which backends a proxy uses; see ProxyUse. Unknown
@@ -143,9 +165,8 @@ type Store interface {
 	// heard from in the last two minutes or are connected to a controller that
 	// was.
 	ClusterState(ctx context.Context, cluster string) (protocol.ClusterState, error)
-	// Backends lists a cluster's backends in order of name, after the cursor
-	// (the name of the last one of the page before), at most limit.
-	Backends(ctx context.Context, cluster, after string, limit int) ([]Backend, error)
+	// Backends lists a cluster's backends in order of name; see BackendQuery.
+	Backends(ctx context.Context, q BackendQuery) ([]Backend, error)
 }
 
 // NodeID is the number of a node in the store.
@@ -184,15 +205,23 @@ type SpawnParams struct {
 	Subdomain   string        // may be empty
 	BestOf      int           // how many candidates placement looks at
 	// Healthy: a drone silent for longer is no candidate. Of the others, those
-	// that are between two connections are candidates only if none is connected.
+	// that are between two connections are candidates only if none that is
+	// connected has room.
 	Healthy time.Duration
 	Lease   lease.Timing
+	// Asks is what the backend is promised on its drone, until it is terminated. A
+	// drone takes a backend only if it has room (placement.Load.HasRoom) on top of
+	// what its live backends were promised; that holds whatever is placed at the
+	// same time. Of those with room, one is drawn as placement.Choose says.
+	Asks placement.Resources
 }
 
 // Connected is what Connect found or made.
 type Connected struct {
-	BackendID   string
-	Spawned     bool
+	BackendID string
+	Spawned   bool
+	// Status is one that the backend had during the call, and so may be older
+	// than what others are told at the same time; History has the rest.
 	Status      backend.Status
 	Cluster     string
 	Subdomain   string
@@ -274,6 +303,10 @@ type NodeRegistration struct {
 	Controller string
 	Connection string
 	Version    protocol.Version
+	// Capacity is what a drone has for backends, from now on. It may be less than
+	// what its backends were promised: they stay, and it takes no more of that
+	// before it fits.
+	Capacity placement.Capacity
 }
 
 // NodeKind is drone or proxy.
@@ -296,6 +329,7 @@ type DroneHeartbeat struct {
 type ControllerInfo struct {
 	Name    string
 	Version protocol.Version
+	PeerURL string // where other controllers reach its API; empty: nowhere
 }
 
 // SweepParams are the limits that Sweep goes by; ages are on the store's clock.
@@ -321,6 +355,24 @@ type Backend struct {
 	State     backend.State
 	StateTime time.Time // as the drone, or for its own changes the store, told it
 	CreatedAt time.Time // the store's clock
+	// Controller is where its drone is connected, and PeerURL that controller's;
+	// both are empty while it is connected nowhere.
+	Controller, PeerURL string
+}
+
+// BackendQuery asks for one page of a cluster's backends: those after the
+// cursor After (the name of the last one of the page before) that pass every
+// filter that is set, at most Limit. A page costs about as much as what it looks
+// at: with Live, nothing that has ended.
+type BackendQuery struct {
+	Cluster   string
+	After     string
+	Limit     int
+	Live      bool             // only those that are not terminated
+	Statuses  []backend.Status // any of these
+	Drone     string           // by name
+	Key       string           // by its name
+	Namespace *string
 }
 
 // HistoryEntry is one step of a backend's life.

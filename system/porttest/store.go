@@ -36,6 +36,8 @@ func Store(t *testing.T, open func(t *testing.T) StoreUnderTest) {
 		tests []storeTest
 	}{
 		{"connect", connectTests},
+		{"capacity", capacityTests},
+		{"list", listTests},
 		{"lease", leaseTests},
 		{"route", routeTests},
 		{"state", stateTests},

@@ -191,7 +191,7 @@ var sweepTests = []storeTest{
 		require.Equal(s, backend.Ready, s.state("b2").Status)
 		require.Equal(s, backend.Terminated, s.state("b3").Status)
 		s.route("token for b2")
-		page, err := s.Store.Backends(s.Context(), cluster, "", 10)
+		page, err := s.Store.Backends(s.Context(), port.BackendQuery{Cluster: cluster, Limit: 10})
 		s.ok(err)
 		require.Len(s, page, 2)
 	}},
@@ -328,7 +328,7 @@ var readTests = []storeTest{
 			s.connect(s.spawn(fmt.Sprint("k", i), id))
 		}
 		page := func(cluster, after string, limit int) []string {
-			backends, err := s.Store.Backends(s.Context(), cluster, after, limit)
+			backends, err := s.Store.Backends(s.Context(), port.BackendQuery{Cluster: cluster, After: after, Limit: limit})
 			s.ok(err)
 			ids := []string{}
 			for _, b := range backends {

@@ -69,6 +69,16 @@ func NewStatusEntry(s backend.State, at Millis) StatusEntry {
 	return e
 }
 
+// ForwardedHeader is set on a request that a controller passes to another, and
+// holds the name of the one that does (ours). The other passes it to nobody.
+const ForwardedHeader = "X-Plane-Forwarded-By"
+
+// MetricsEntry is what a backend uses, as a controller tells it (ours).
+type MetricsEntry struct {
+	BackendMetrics
+	AgeMillis int64 `json:"age_ms"` // since the controller was told
+}
+
 // ClusterState lists the nodes of a cluster.
 type ClusterState struct {
 	Drones  []DroneState `json:"drones"`
@@ -82,6 +92,11 @@ type DroneState struct {
 	LastHeartbeatAge int64     `json:"last_heartbeat_age"`
 	BackendCount     int64     `json:"backend_count"`
 	Node             NodeState `json:"node"`
+
+	// Ours: what the drone has for backends, and what of it those that are not
+	// terminated were promised.
+	Capacity Capacity  `json:"capacity"`
+	Promised Resources `json:"promised"`
 }
 
 // NodeState is a connected node; the name is {"Drone":"dr-…"} or
@@ -98,6 +113,41 @@ type NodeState struct {
 type NodeName struct {
 	Drone string `json:"Drone,omitempty"`
 	Proxy string `json:"Proxy,omitempty"`
+}
+
+// BackendsRequest (ours) asks for one page of a cluster's backends, in order of
+// name. Filters that are left empty let all pass.
+type BackendsRequest struct {
+	Statuses  []backend.Status // any of these
+	Live      bool             // only those that are not terminated
+	Drone     string           // by name
+	Key       string           // by its name
+	Namespace *string
+	After     string // the cursor of the page before; empty: from the first on
+	Limit     int    // 1 to MostBackends
+}
+
+// The number of backends in a page.
+const (
+	SomeBackends = 100 // unless the request says another
+	MostBackends = 1000
+)
+
+// BackendsPage answers a BackendsRequest. Next is the cursor of the next page,
+// and null on the last one.
+type BackendsPage struct {
+	Backends []BackendEntry `json:"backends"`
+	Next     *string        `json:"next"`
+}
+
+// BackendEntry is a backend with the latest entry of its history.
+type BackendEntry struct {
+	ID        string `json:"id"`
+	Key       Key    `json:"key"`
+	Drone     string `json:"drone"`
+	CreatedAt Millis `json:"created_at"`
+	Address   string `json:"address,omitempty"` // while it waits for its first answer, or is ready
+	StatusEntry
 }
 
 // DrainResult answers a drain: false when the drone was draining already.
@@ -122,6 +172,7 @@ const (
 	DatabaseError          ErrorKind = "DatabaseError"
 	Other                  ErrorKind = "Other"
 	InvalidRequest         ErrorKind = "InvalidRequest" // ours
+	Unavailable            ErrorKind = "Unavailable"    // ours: what is asked for cannot be told now
 )
 
 // HTTPStatus is the status code that goes with the kind.
@@ -133,6 +184,8 @@ func (k ErrorKind) HTTPStatus() int {
 		return 400
 	case NotFound:
 		return 404
+	case Unavailable:
+		return 503
 	default:
 		return 500
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"unicode/utf8"
 
 	"plane/system/backend"
@@ -207,9 +208,30 @@ func decodeCertManagerRequest(body []byte) (FromProxy, error) {
 		if err := strictJSON(inner, &m); err != nil {
 			return nil, fmt.Errorf("CertManagerRequest: SetTxtRecord: %w", err)
 		}
+		if err := validateTxtValue(m.TxtValue); err != nil {
+			return nil, fmt.Errorf("CertManagerRequest: SetTxtRecord: txt_value: %w", err)
+		}
 		return CertManagerRequest{SetTxtRecord: &m}, nil
 	}
 	return nil, unknown(tag)
+}
+
+// maxTxtValue is how long a string of a TXT record may be. ACME's have 43
+// characters.
+const maxTxtValue = 255
+
+// validateTxtValue lets through what can stand in a TXT record as it is.
+func validateTxtValue(v string) error {
+	if v == "" {
+		return errors.New("is missing")
+	}
+	if len(v) > maxTxtValue {
+		return fmt.Errorf("has %d bytes, at most %d fit into a TXT record", len(v), maxTxtValue)
+	}
+	if i := strings.IndexFunc(v, func(r rune) bool { return r < ' ' || r > '~' }); i >= 0 {
+		return fmt.Errorf("has a character that is not printable ASCII, at byte %d", i)
+	}
+	return nil
 }
 
 // EncodeToProxy returns the frame.

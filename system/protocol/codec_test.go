@@ -62,6 +62,8 @@ func TestMessagesOnTheWire(t *testing.T) {
 	toDrone := func(b []byte) (any, error) { return protocol.DecodeToDrone(b) }
 	fromProxy := func(b []byte) (any, error) { return protocol.DecodeFromProxy(b) }
 	toProxy := func(b []byte) (any, error) { return protocol.DecodeToProxy(b) }
+	fromDNS := func(b []byte) (any, error) { return protocol.DecodeFromDNS(b) }
+	toDNS := func(b []byte) (any, error) { return protocol.DecodeToDNS(b) }
 	for _, c := range []struct {
 		wire    string
 		message any
@@ -106,6 +108,12 @@ func TestMessagesOnTheWire(t *testing.T) {
 		{`{"CertManagerResponse":{"CertLeaseResponse":{"accepted":true}}}`, protocol.CertManagerResponse{CertLeaseResponse: &protocol.Accepted{Accepted: true}}, toProxy},
 		{`{"BackendRemoved":{"backend":"b1"}}`, protocol.BackendRemoved{Backend: "b1"}, toProxy},
 		{`{"TokenRevoked":{"backend":"b1","user":"u"}}`, protocol.TokenRevoked{Backend: "b1", User: "u"}, toProxy},
+		{`{"TxtRecordRequest":{"cluster":"c1.test"}}`, protocol.TxtRecordRequest{Cluster: "c1.test"}, fromDNS},
+		{`{"TxtRecordRequest":{"cluster":"c1.test","request_id":7}}`, protocol.TxtRecordRequest{Cluster: "c1.test", RequestID: 7}, fromDNS},
+		{`{"TxtRecordResponse":{"cluster":"c1.test","txt_value":null}}`, protocol.TxtRecordResponse{Cluster: "c1.test"}, toDNS},
+		{`{"TxtRecordResponse":{"cluster":"c1.test","txt_value":"a"}}`, protocol.TxtRecordResponse{Cluster: "c1.test", TxtValue: ptr("a")}, toDNS},
+		{`{"TxtRecordResponse":{"cluster":"c1.test","txt_value":"a","txt_values":["a","b"]}}`, protocol.TxtRecordResponse{Cluster: "c1.test", TxtValue: ptr("a"), TxtValues: []string{"a", "b"}}, toDNS},
+		{`{"TxtRecordResponse":{"cluster":"c1.test","txt_value":null,"request_id":7,"failed":true}}`, protocol.TxtRecordResponse{Cluster: "c1.test", RequestID: 7, Failed: true}, toDNS},
 	} {
 		t.Run(c.wire[:min(len(c.wire), 60)], func(t *testing.T) {
 			got, err := c.decode([]byte(c.wire))
@@ -127,6 +135,12 @@ func encode(t *testing.T, m any) []byte {
 		return protocol.EncodeFromProxy(m)
 	case protocol.ToProxy:
 		return protocol.EncodeToProxy(m)
+	case protocol.Handshake:
+		return protocol.EncodeHandshake(m)
+	case protocol.FromDNS:
+		return protocol.EncodeFromDNS(m)
+	case protocol.ToDNS:
+		return protocol.EncodeToDNS(m)
 	}
 	t.Fatalf("no encoding for %T", m)
 	return nil
@@ -156,10 +170,54 @@ func TestMalformedMessagesNameTheField(t *testing.T) {
 	}
 }
 
+func TestMalformedMessagesOfADNSReceiver(t *testing.T) {
+	for frame, want := range map[string]string{
+		`{"TxtRecordRequest":{}}`:                                             "cluster is missing",
+		`{"TxtRecordRequest":{"cluster":7}}`:                                  "cluster",
+		`{"TxtRecordRequest":"c1.test"}`:                                      "want a JSON object",
+		`{"TxtRecordRequest":{"cluster":"` + strings.Repeat("a", 300) + `"}}`: "cluster has 300 bytes",
+	} {
+		_, err := protocol.DecodeFromDNS([]byte(frame))
+		require.ErrorContains(t, err, want, frame)
+	}
+	_, err := protocol.DecodeToDNS([]byte(`{"TxtRecordResponse":{"txt_value":"a"}}`))
+	require.ErrorContains(t, err, "cluster is missing")
+}
+
+func TestMalformedChallengesNameTheField(t *testing.T) {
+	for name, c := range map[string]struct{ value, want string }{
+		"none":                     {``, "txt_value: is missing"},
+		"too long":                 {strings.Repeat("a", 256), "txt_value: has 256 bytes"},
+		"a line of its own":        {`a\nb`, "txt_value: has a character that is not printable ASCII, at byte 1"},
+		"not ASCII":                {`caf\u00e9`, "at byte 3"},
+		"the longest there may be": {strings.Repeat("a", 255), ""},
+		"as people write it":       {"put by hand, 1", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := protocol.DecodeFromProxy([]byte(`{"CertManagerRequest":{"SetTxtRecord":{"txt_value":"` + c.value + `"}}}`))
+			if c.want == "" {
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorContains(t, err, c.want)
+		})
+	}
+}
+
+func TestPeersOf05AreToldApart(t *testing.T) {
+	for version, want := range map[string]bool{"0.5.5": true, "0.4.12": true, "0.6.0": false, "0.10.1": false, "1.0.0": false, "dev": false, "": false} {
+		require.Equal(t, want, protocol.Version{Version: version}.Before06(), version)
+	}
+}
+
 func TestUnknownMessagesAreToldApart(t *testing.T) {
 	_, err := protocol.DecodeFromDrone([]byte(`{"Snooze":{}}`))
 	require.ErrorIs(t, err, protocol.ErrUnknownMessage)
 	_, err = protocol.DecodeToProxy([]byte(`"Snooze"`))
+	require.ErrorIs(t, err, protocol.ErrUnknownMessage)
+	_, err = protocol.DecodeFromDNS([]byte(`{"Snooze":{}}`))
+	require.ErrorIs(t, err, protocol.ErrUnknownMessage)
+	_, err = protocol.DecodeToDNS([]byte(`{"Snooze":{}}`))
 	require.ErrorIs(t, err, protocol.ErrUnknownMessage)
 	_, err = protocol.DecodeToDrone([]byte(`{"Action":{"action_id":"ak-1","backend_id":"b1","drone_id":1,"action":{"Snooze":{}}}}`))
 	require.ErrorIs(t, err, protocol.ErrUnknownMessage)
@@ -182,12 +240,47 @@ func TestHandshake(t *testing.T) {
 	require.ErrorContains(t, err, "px-")
 }
 
+func TestHandshakeOfADroneStatesWhatItHas(t *testing.T) {
+	h := protocol.Handshake{Name: "dr-1", Capacity: &protocol.Capacity{MaxBackends: 10, MilliCPUs: 3500, MemoryBytes: 1 << 33}}
+	frame := protocol.EncodeHandshake(h)
+	require.JSONEq(t, `{"version":{"version":"","git_hash":""},"name":"dr-1",
+		"capacity":{"max_backends":10,"milli_cpus":3500,"memory_bytes":8589934592}}`, string(frame))
+	got, err := protocol.DecodeHandshake(frame, name.Drone)
+	require.NoError(t, err)
+	require.Equal(t, h, got)
+
+	with := func(capacity string) []byte { return []byte(`{"name":"dr-1","capacity":` + capacity + `}`) }
+	for capacity, want := range map[string]*protocol.Capacity{
+		`null`:                         nil,
+		`{}`:                           {},
+		`{"milli_cpus":null,"gpus":4}`: {},
+		`{"max_backends":3}`:           {MaxBackends: 3},
+	} {
+		got, err := protocol.DecodeHandshake(with(capacity), name.Drone)
+		require.NoError(t, err, capacity)
+		require.Equal(t, want, got.Capacity, capacity)
+	}
+	for capacity, want := range map[string]string{
+		`[]`:                              "handshake: capacity: want a JSON object",
+		`{"max_backends":-1}`:             "handshake: capacity: max_backends: want a whole number from 0 to 1000000000",
+		`{"milli_cpus":1.5}`:              "handshake: capacity: milli_cpus: want",
+		`{"milli_cpus":1000000001}`:       "handshake: capacity: milli_cpus: want",
+		`{"memory_bytes":"8 GiB"}`:        "handshake: capacity: memory_bytes: want",
+		`{"memory_bytes":70368744177665}`: "handshake: capacity: memory_bytes: want",
+	} {
+		_, err := protocol.DecodeHandshake(with(capacity), name.Drone)
+		require.ErrorContains(t, err, want, capacity)
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	for _, s := range []string{
 		`{"Heartbeat":{"local_time":1}}`, `{"KeepAlive":"b1"}`, `{"CertManagerRequest":"ReleaseCertLease"}`,
 		`{"Action":{"action_id":"ak-1","backend_id":"b","drone_id":1,"action":{"Terminate":{"kind":"hard","reason":"lost"}}}}`,
 		`{"RouteInfoResponse":{"token":"t","route_info":{"backend_id":"b","address":"[::1]:1","user_data":{}}}}`,
 		`{"BackendEvent":{"event_id":1,"backend_id":"b","state":{"status":"terminated","last_status":"ready","exit_code":1},"timestamp":9}}`,
+		`{"version":{"version":"0.5.5","git_hash":"abc"},"name":"dr-1","capacity":{"max_backends":1,"milli_cpus":500,"memory_bytes":1073741824}}`,
+		`{"TxtRecordRequest":{"cluster":"c1.test"}}`, `{"TxtRecordResponse":{"cluster":"c1.test","txt_value":"a","txt_values":["a"]}}`,
 		`"x"`, `{`, strings.Repeat("[", 1000),
 	} {
 		f.Add([]byte(s))
@@ -198,6 +291,9 @@ func FuzzDecode(f *testing.F) {
 			func(b []byte) (any, error) { return protocol.DecodeToDrone(b) },
 			func(b []byte) (any, error) { return protocol.DecodeFromProxy(b) },
 			func(b []byte) (any, error) { return protocol.DecodeToProxy(b) },
+			func(b []byte) (any, error) { return protocol.DecodeHandshake(b, name.Drone) },
+			func(b []byte) (any, error) { return protocol.DecodeFromDNS(b) },
+			func(b []byte) (any, error) { return protocol.DecodeToDNS(b) },
 		} {
 			m, err := decode(frame)
 			if err != nil {

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+
+	"plane/system/placement"
 )
 
 // DockerExecutable says what a container is made from. The controller passes
@@ -53,6 +55,11 @@ type ResourceLimits struct {
 	CPUTimeLimit     int64 // s
 	MemoryBytes      int64
 	DiskBytes        int64
+}
+
+// Asks is what a backend with these limits is promised on its drone.
+func (l ResourceLimits) Asks() placement.Resources {
+	return placement.Resources{MilliCPUs: l.CPUPeriodPercent * 10, MemoryBytes: l.MemoryBytes}
 }
 
 // CPUQuota is how many µs of CPU time the container gets in each period; 0:
@@ -120,6 +127,20 @@ func ParseDockerExecutable(raw json.RawMessage) (DockerExecutable, error) {
 		e.PullPolicy = PullIfNotPresent
 	}
 	return e, nil
+}
+
+// ParseAsks reads from any executable what its backend asks for: what its
+// resource_limits say, if it has any. The rest of it is not looked at.
+func ParseAsks(executable json.RawMessage) (placement.Resources, error) {
+	o, err := parseObject(executable)
+	if err != nil {
+		return placement.Resources{}, fmt.Errorf("executable: %w", err)
+	}
+	var limits ResourceLimits
+	if err := o.field("resource_limits", func(v json.RawMessage) error { return parseLimits(v, &limits) }); err != nil {
+		return placement.Resources{}, fmt.Errorf("executable: %w", err)
+	}
+	return limits.Asks(), nil
 }
 
 // ParseProcessExecutable reads an executable for the process runtime, as
@@ -309,12 +330,7 @@ func parseLimits(v json.RawMessage, l *ResourceLimits) error {
 		return err
 	}
 	number := func(name string, into *int64, least, most int64) error {
-		return o.field(name, func(v json.RawMessage) error {
-			if json.Unmarshal(v, into) != nil || *into < least || *into > most {
-				return fmt.Errorf("want a whole number from %d to %d", least, most)
-			}
-			return nil
-		})
+		return o.field(name, func(v json.RawMessage) error { return parseNumber(v, into, least, most) })
 	}
 	const huge = 1 << 60
 	l.CPUPeriod = defaultCPUPeriod
@@ -322,7 +338,7 @@ func parseLimits(v json.RawMessage, l *ResourceLimits) error {
 		number("cpu_period", &l.CPUPeriod, minCPUPeriod, maxCPUPeriod),
 		number("cpu_period_percent", &l.CPUPeriodPercent, 1, maxPercent),
 		number("cpu_time_limit", &l.CPUTimeLimit, 1, huge),
-		number("memory_limit_bytes", &l.MemoryBytes, 1, huge),
+		number("memory_limit_bytes", &l.MemoryBytes, 1, placement.MostMemoryBytes),
 		number("disk_limit_bytes", &l.DiskBytes, 1, huge),
 	)
 	if err == nil && l.CPUPeriodPercent > 0 && l.CPUQuota() < minCPUQuota {
@@ -330,6 +346,13 @@ func parseLimits(v json.RawMessage, l *ResourceLimits) error {
 			l.CPUPeriodPercent, l.CPUPeriod, minCPUQuota)
 	}
 	return err
+}
+
+func parseNumber(v json.RawMessage, into *int64, least, most int64) error {
+	if json.Unmarshal(v, into) != nil || *into < least || *into > most {
+		return fmt.Errorf("want a whole number from %d to %d", least, most)
+	}
+	return nil
 }
 
 func parseMount(v json.RawMessage, into *Mount) error {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"plane/system/placement"
 	"plane/system/protocol"
 )
 
@@ -104,6 +105,33 @@ func TestExecutableErrorsTellNoSecrets(t *testing.T) {
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s"} {
 		require.NotContains(t, fmt.Sprintf(verb, e), secret)
 		require.NotContains(t, fmt.Sprintf(verb, *e.Credentials), secret)
+	}
+}
+
+func TestParseAsks(t *testing.T) {
+	for text, want := range map[string]placement.Resources{
+		`{"command":["app"]}`:                                                                         {},
+		`{"image":"a","resource_limits":null}`:                                                        {},
+		`{"image":7,"resource_limits":{"mood":"fine"}}`:                                               {},
+		`{"resource_limits":{"cpu_period_percent":150,"memory_limit_bytes":4294967296}}`:              {MilliCPUs: 1500, MemoryBytes: 4 << 30},
+		`{"resource_limits":{"cpu_period":1000000,"cpu_period_percent":1,"memory_limit_bytes":null}}`: {MilliCPUs: 10},
+		`{"resource_limits":{"cpu_period":50000,"cpu_time_limit":5,"disk_limit_bytes":1}}`:            {},
+		`{"resource_limits":{"cpu_period_percent":1000000,"memory_limit_bytes":70368744177664}}`:      {MilliCPUs: 1e7, MemoryBytes: placement.MostMemoryBytes},
+	} {
+		got, err := protocol.ParseAsks(json.RawMessage(text))
+		require.NoError(t, err, text)
+		require.Equal(t, want, got, text)
+	}
+	for text, want := range map[string]string{
+		`[]`:                     "executable: want a JSON object",
+		`{"resource_limits":[]}`: "executable: resource_limits: want a JSON object",
+		`{"resource_limits":{"cpu_period_percent":-5}}`:                "executable: resource_limits: cpu_period_percent: want a whole number from 1 to",
+		`{"resource_limits":{"cpu_period_percent":9e99}}`:              "resource_limits: cpu_period_percent: want",
+		`{"resource_limits":{"memory_limit_bytes":70368744177665}}`:    "resource_limits: memory_limit_bytes: want a whole number from 1 to 70368744177664",
+		`{"resource_limits":{"memory_limit_bytes":"a lot of memory"}}`: "resource_limits: memory_limit_bytes: want",
+	} {
+		_, err := protocol.ParseAsks(json.RawMessage(text))
+		require.ErrorContains(t, err, want, text)
 	}
 }
 

@@ -2,20 +2,32 @@ package protocol
 
 import (
 	"encoding/json"
+	"strconv"
+	"strings"
 
 	"plane/system/backend"
 )
 
 // Handshake is the first frame each way on every socket, client first.
 type Handshake struct {
-	Version Version `json:"version"`
-	Name    string  `json:"name"`
+	Version  Version   `json:"version"`
+	Name     string    `json:"name"`
+	Capacity *Capacity `json:"capacity,omitempty"` // ours, of a drone; nil: no limits
 }
 
 // Version is what a process was built from.
 type Version struct {
 	Version string `json:"version"`
 	GitHash string `json:"git_hash"`
+}
+
+// Before06 reports whether the peer is Plane 0.5.x or older, which knows one
+// certificate challenge at a time.
+func (v Version) Before06() bool {
+	major, rest, _ := strings.Cut(v.Version, ".")
+	minor, _, _ := strings.Cut(rest, ".")
+	n, err := strconv.Atoi(minor)
+	return major == "0" && err == nil && n <= 5
 }
 
 // Key is what a backend is asked for by.

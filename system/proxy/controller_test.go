@@ -178,7 +178,15 @@ func of(user, backend string) protocol.RouteInfo {
 type controller struct {
 	mu      sync.Mutex
 	down    bool
+	version string
 	current *link
+}
+
+// speaks makes the next session one with a controller of that version.
+func (c *controller) speaks(version string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.version = version
 }
 
 func (c *controller) setDown(down bool) {
@@ -200,7 +208,7 @@ func (c *controller) Dial(context.Context) (port.Conn, error) {
 		return nil, errors.New("controller is down")
 	}
 	c.current = &link{toProxy: make(chan []byte, 100), closed: make(chan struct{})}
-	c.current.toProxy <- protocol.EncodeHandshake(protocol.Handshake{Name: "co-test"})
+	c.current.toProxy <- protocol.EncodeHandshake(protocol.Handshake{Version: protocol.Version{Version: c.version}, Name: "co-test"})
 	return c.current, nil
 }
 

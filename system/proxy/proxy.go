@@ -1,7 +1,8 @@
 // Package proxy is the proxy's role: it keeps a session with a controller, knows
 // where tokens lead, and keeps backends alive that are used. The bytes of
 // requests do not pass through here: an HTTP server asks it, through
-// port.Router, where to take them.
+// port.Router, where to take them. Nor do certificates: whoever orders one shows
+// its challenges by way of the session, through port.Challenges.
 //
 // It owns nothing that outlives the process: what it knows is asked from a
 // controller and believed for a short while (package route says for how long,
@@ -26,6 +27,7 @@ import (
 	"log/slog"
 	"time"
 
+	"plane/system/challenge"
 	"plane/system/name"
 	"plane/system/port"
 	"plane/system/protocol"
@@ -75,6 +77,9 @@ type Proxy struct {
 	log    *slog.Logger
 	table  *route.Table
 	work   port.EventCount // advances when there is something to send
+
+	desk challenge.Desk
+	told port.EventCount // advances with the desk's news from controllers
 }
 
 // New makes a proxy, which does nothing until Run.
@@ -84,7 +89,7 @@ func New(cfg Config, clock port.Clock, tasks port.Tasks, rnd port.Rand, dialer p
 	}
 	return &Proxy{
 		cfg: cfg, clock: clock, tasks: tasks, rnd: rnd, dialer: dialer, log: log,
-		table: route.NewTable(cfg.Routes), work: tasks.EventCount(),
+		table: route.NewTable(cfg.Routes), work: tasks.EventCount(), told: tasks.EventCount(),
 	}, nil
 }
 

@@ -14,11 +14,15 @@ import (
 
 // serve runs one session.
 func (p *Proxy) serve(ctx context.Context, conn port.Conn) error {
-	if err := p.handshake(ctx, conn); err != nil {
+	controller, err := p.handshake(ctx, conn)
+	if err != nil {
 		return err
 	}
 	p.table.Connected()
 	defer func() { p.table.Disconnected(p.clock.Now()).Do() }()
+	p.desk.Connected(controller.Before06())
+	defer p.desk.Disconnected()
+	p.told.Advance()
 
 	out := session.NewOutbox(p.tasks)
 	g := p.tasks.Group(ctx)
@@ -29,31 +33,32 @@ func (p *Proxy) serve(ctx context.Context, conn port.Conn) error {
 	return g.Wait()
 }
 
-func (p *Proxy) handshake(ctx context.Context, conn port.Conn) error {
+// handshake returns the controller's version.
+func (p *Proxy) handshake(ctx context.Context, conn port.Conn) (protocol.Version, error) {
 	own := protocol.Handshake{Version: p.cfg.Version, Name: p.cfg.Name}
 	if err := session.Send(ctx, p.clock, conn, protocol.EncodeHandshake(own)); err != nil {
-		return fmt.Errorf("handshake: %w", err)
+		return protocol.Version{}, fmt.Errorf("handshake: %w", err)
 	}
 	frame, err := session.First(ctx, p.clock, conn)
 	if err != nil {
-		return err
+		return protocol.Version{}, err
 	}
 	theirs, err := protocol.DecodeHandshake(frame, name.Controller)
 	if err != nil {
-		return err
+		return protocol.Version{}, err
 	}
 	p.log.Info("session with controller", "controller", theirs.Name)
 	if theirs.Version != p.cfg.Version {
 		p.log.Warn("controller has another version", "controller", theirs.Name,
 			"theirs", theirs.Version.Version+"-"+theirs.Version.GitHash, "ours", p.cfg.Version.Version+"-"+p.cfg.Version.GitHash)
 	}
-	return nil
+	return theirs.Version, nil
 }
 
 // feed puts heartbeats, keep-alives and questions into the outbox. A heartbeat
 // comes right after a keep-alive for every backend in use, so that the
 // controller knows that these are all; the first comes at once. In between, a
-// backend that comes into use is told at once.
+// backend that comes into use is told at once, and so are challenges.
 func (p *Proxy) feed(ctx context.Context, out *session.Outbox) error {
 	put := func(m protocol.FromProxy) { out.Put(protocol.EncodeFromProxy(m)) }
 	beat := p.clock.Now()
@@ -73,8 +78,15 @@ func (p *Proxy) feed(ctx context.Context, out *session.Outbox) error {
 		for _, token := range p.table.TakeAsks(now) {
 			put(protocol.RouteInfoRequest{Token: token})
 		}
-		waiting, cancel := p.clock.WithDeadline(ctx, beat)
-		err := p.work.Await(waiting, seen)
+		again, err := p.feedChallenges(now, put)
+		if err != nil {
+			return err
+		}
+		if again.IsZero() || beat.Before(again) {
+			again = beat
+		}
+		waiting, cancel := p.clock.WithDeadline(ctx, again)
+		err = p.work.Await(waiting, seen)
 		cancel()
 		if err != nil && ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -101,6 +113,8 @@ func (p *Proxy) receive(_ context.Context, frame []byte) error {
 		if effects.Ask {
 			p.work.Advance()
 		}
+	case protocol.CertManagerResponse:
+		p.takeAnswer(m)
 	case protocol.BackendRemoved:
 		p.log.Debug("backend removed", "backend", m.Backend)
 		p.table.Removed(m.Backend)
