@@ -1,0 +1,43 @@
+package postgres
+
+import (
+	"context"
+	"time"
+
+	"plane/system/port"
+)
+
+var _ port.ChallengeStore = (*Store)(nil)
+
+// LeaseCertificate implements port.ChallengeStore.
+func (s *Store) LeaseCertificate(ctx context.Context, cluster string, proxy port.NodeID, term time.Duration) (bool, error) {
+	var leased bool
+	err := s.pool.QueryRow(ctx, "select plane.lease_certificate($1::text, $2::bigint, $3::bigint)", text(cluster), int64(proxy), term.Microseconds()).Scan(&leased)
+	return leased, failed(ctx, "lease the certificate of "+cluster, err)
+}
+
+// ReleaseCertificate implements port.ChallengeStore.
+func (s *Store) ReleaseCertificate(ctx context.Context, cluster string, proxy port.NodeID) error {
+	_, err := s.pool.Exec(ctx, "select plane.release_certificate($1::text, $2::bigint)", text(cluster), int64(proxy))
+	return failed(ctx, "release the certificate of "+cluster, err)
+}
+
+// AddChallenge implements port.ChallengeStore.
+func (s *Store) AddChallenge(ctx context.Context, cluster string, proxy port.NodeID, value string, life time.Duration) error {
+	_, err := s.pool.Exec(ctx, "select plane.add_challenge($1::text, $2::bigint, $3::text, $4::bigint, $5::integer)",
+		text(cluster), int64(proxy), text(value), life.Microseconds(), port.MaxChallenges)
+	return failed(ctx, "add a challenge for "+cluster, err)
+}
+
+// Challenges implements port.ChallengeStore.
+func (s *Store) Challenges(ctx context.Context, cluster string) ([]string, error) {
+	var values []string
+	err := s.pool.QueryRow(ctx, "select plane.challenges($1::text)", text(cluster)).Scan(&values)
+	if err != nil {
+		return nil, failed(ctx, "read the challenges of "+cluster, err)
+	}
+	for i, v := range values {
+		values[i] = plain(v)
+	}
+	return values, nil
+}
