@@ -168,6 +168,6 @@ func TestRedirectHTTPS(t *testing.T) {
 func TestHeadersTooLarge(t *testing.T) {
 	p := start(t, nil)
 	good := p.backend("good", func(http.ResponseWriter, *http.Request) { t.Error("reached") })
-	conn := p.raw("GET /%s/ HTTP/1.1\r\nHost: %s\r\nX-Big: %s\r\n\r\n", good, p.addr, strings.Repeat("x", 2*httpproxy.MaxHeaderBytes))
+	conn := p.raw("GET /%s/ HTTP/1.1\r\nHost: %s\r\nX-Big: %s\r\n\r\n", good, p.addr, strings.Repeat("x", 2*httpproxy.DefaultLimits().HeaderBytes))
 	require.Equal(t, 431, readResponse(t, conn).StatusCode)
 }

@@ -21,6 +21,7 @@ import (
 
 // passage is one request on its way; it travels in the request's context.
 type passage struct {
+	request   *http.Request // the client's
 	path      route.Path
 	info      protocol.RouteInfo
 	from      string    // the client's address
@@ -99,7 +100,8 @@ func (h *Handler) newReverseProxy() *httputil.ReverseProxy {
 		Transport: roundTripper{h.transport},
 		Rewrite:   rewrite,
 		ModifyResponse: func(res *http.Response) error {
-			route.SetAnswer(res.Header, passageOf(res.Request.Context()).info.BackendID, h.server)
+			p := passageOf(res.Request.Context())
+			h.mark(res.Header, p.request, p.info.BackendID)
 			return nil
 		},
 		ErrorHandler:  h.failed,
@@ -114,7 +116,7 @@ func (h *Handler) newReverseProxy() *httputil.ReverseProxy {
 func rewrite(pr *httputil.ProxyRequest) {
 	p := passageOf(pr.In.Context())
 	proto := "http"
-	if pr.In.TLS != nil {
+	if encrypted(pr.In) {
 		proto = "https"
 	}
 	route.SetIdentity(pr.Out.Header, route.Identity{
@@ -164,7 +166,7 @@ func (h *Handler) failed(w http.ResponseWriter, r *http.Request, err error) {
 	p := passageOf(r.Context())
 	if r.Context().Err() != nil {
 		if errors.Is(context.Cause(r.Context()), route.ErrRevoked) {
-			h.refuse(w, http.StatusGone, "This link was revoked.")
+			h.refuse(w, r, http.StatusGone, "This link was revoked.")
 			return
 		}
 		panic(http.ErrAbortHandler) // the client is gone, or the server stops
@@ -175,13 +177,13 @@ func (h *Handler) failed(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case errors.As(err, &unreachable):
 		log.Warn("backend cannot be reached")
-		h.refuse(w, http.StatusBadGateway, "The backend cannot be reached.")
+		h.refuse(w, r, http.StatusBadGateway, "The backend cannot be reached.")
 	case errors.As(err, &timeout) && timeout.Timeout():
 		log.Warn("backend does not answer")
-		h.refuse(w, http.StatusGatewayTimeout, "The backend does not answer.")
+		h.refuse(w, r, http.StatusGatewayTimeout, "The backend does not answer.")
 	default:
 		log.Warn("backend broke a request off")
-		h.refuse(w, http.StatusBadGateway, "The backend broke the request off.")
+		h.refuse(w, r, http.StatusBadGateway, "The backend broke the request off.")
 	}
 }
 

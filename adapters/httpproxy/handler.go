@@ -22,7 +22,12 @@
 //
 // There is no limit on the size of a body, the age of a connection or the pause
 // between two bytes of one: only on the time to connect, to read a request's
-// header, and until a backend begins to answer.
+// header, and until a backend begins to answer. What else clients may do is in
+// Limits.
+//
+// A Server serves the Handler over TLS where it is told to, with the certificate
+// that Certificates has at the time of each handshake: a new one is for new
+// connections, and the open ones stay as they are.
 //
 // A Handler may be used by any number of servers at once. Tokens are in no log
 // line. A Referer or Origin header goes through as it came: a Referer can name
@@ -37,6 +42,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
+	"strconv"
 	"strings"
 	"time"
 
@@ -52,6 +58,12 @@ type Config struct {
 	Version protocol.Version
 	// RootRedirectURL is where / leads; empty: nowhere.
 	RootRedirectURL string
+	// Certificates is what the cluster is served with; nil: it is served without
+	// TLS. The handler only looks whether there is one.
+	Certificates Certificates
+	// HSTS is for how long browsers are told to come by https only; 0: they are
+	// not told, and what a backend says to them goes through.
+	HSTS time.Duration
 	// ConnectTimeout is how long connecting to a backend may take. It must not
 	// be longer than the router's route.Policy.ConnectWithin.
 	ConnectTimeout time.Duration
@@ -89,43 +101,68 @@ func New(cfg Config, router port.Router) *Handler {
 
 // ServeHTTP answers one request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if protocol, ok := opensStream(r); ok {
+		h.serveStream(w, r, protocol)
+		return
+	}
+	h.serve(w, r)
+}
+
+func (h *Handler) serve(w http.ResponseWriter, r *http.Request) {
 	path, ok := route.ParsePath(r.RequestURI)
 	if !ok {
-		h.refuse(w, http.StatusBadRequest, "The request names no path.")
+		h.refuse(w, r, http.StatusBadRequest, "The request names no path.")
 		return
 	}
 	if path.Original == "/ready" {
-		h.ready(w)
+		h.ready(w, r)
 		return
 	}
 	match, label := route.MatchHost(r.Host, h.cfg.Cluster)
 	switch {
 	case match == route.HostMissing:
-		h.refuse(w, http.StatusBadRequest, "The request has no Host header.")
+		h.refuse(w, r, http.StatusBadRequest, "The request has no Host header.")
 	case path.Original == "/":
 		h.root(w, r)
 	case match == route.HostForeign:
-		h.refuse(w, http.StatusForbidden, "This host name is not served here.")
+		h.refuse(w, r, http.StatusForbidden, "This host name is not served here.")
 	default:
 		h.pass(w, r, path, match, label)
 	}
 }
 
-func (h *Handler) ready(w http.ResponseWriter) {
+// ready says whether requests can be served, and why not. The reason names no
+// secret; it is for the person who set the proxy up.
+func (h *Handler) ready(w http.ResponseWriter, r *http.Request) {
 	if !h.router.Ready() {
-		h.refuse(w, http.StatusServiceUnavailable, "No controller is connected.")
+		h.refuse(w, r, http.StatusServiceUnavailable, "No controller is connected.")
 		return
 	}
-	route.SetAnswer(w.Header(), "", h.server)
+	if h.cfg.Certificates != nil {
+		if _, err := h.cfg.Certificates.Current(); err != nil {
+			h.refuse(w, r, http.StatusServiceUnavailable, "There is no valid certificate: "+err.Error())
+			return
+		}
+	}
+	h.mark(w.Header(), r, "")
 	w.WriteHeader(http.StatusOK)
+}
+
+// mark sets what every answer carries; backend is empty when the answer is the
+// proxy's own.
+func (h *Handler) mark(header http.Header, r *http.Request, backend string) {
+	route.SetAnswer(header, backend, h.server)
+	if h.cfg.HSTS > 0 && encrypted(r) { // over plain HTTP anybody could have put it there
+		header.Set("Strict-Transport-Security", "max-age="+strconv.FormatInt(int64(h.cfg.HSTS/time.Second), 10))
+	}
 }
 
 func (h *Handler) root(w http.ResponseWriter, r *http.Request) {
 	if h.cfg.RootRedirectURL == "" {
-		h.refuse(w, http.StatusBadRequest, "The path names no backend.")
+		h.refuse(w, r, http.StatusBadRequest, "The path names no backend.")
 		return
 	}
-	route.SetAnswer(w.Header(), "", h.server)
+	h.mark(w.Header(), r, "")
 	http.Redirect(w, r, h.cfg.RootRedirectURL, http.StatusMovedPermanently)
 }
 
@@ -137,7 +174,7 @@ func (h *Handler) pass(w http.ResponseWriter, r *http.Request, path route.Path, 
 	allowed := func(info protocol.RouteInfo) bool {
 		return info.Cluster == h.cluster && route.HostAllows(match, label, info.Subdomain)
 	}
-	p := &passage{path: path, from: clientAddress(r)}
+	p := &passage{request: r, path: path, from: clientAddress(r)}
 	ctx, done, err := h.admit(r, p, allowed)
 	if err != nil {
 		h.refuseRoute(w, r, err)
@@ -172,33 +209,38 @@ func (h *Handler) refuseRoute(w http.ResponseWriter, r *http.Request, err error)
 	case r.Context().Err() != nil:
 		panic(http.ErrAbortHandler) // the client is gone
 	case errors.Is(err, errForbidden):
-		h.refuse(w, http.StatusForbidden, "This backend has another host name.")
+		h.refuse(w, r, http.StatusForbidden, "This backend has another host name.")
 	case errors.Is(err, port.ErrNotFound):
-		h.refuse(w, http.StatusGone, "This link leads nowhere: it has expired, or what it led to has ended.")
+		h.refuse(w, r, http.StatusGone, "This link leads nowhere: it has expired, or what it led to has ended.")
 	case errors.Is(err, port.ErrUnavailable):
 		w.Header().Set("Retry-After", "1")
-		h.refuse(w, http.StatusServiceUnavailable, "It cannot be found out now where this link leads. Try again in a moment.")
+		h.refuse(w, r, http.StatusServiceUnavailable, "It cannot be found out now where this link leads. Try again in a moment.")
 	case errors.Is(err, context.DeadlineExceeded):
-		h.refuse(w, http.StatusGatewayTimeout, "The backend did not start in time.")
+		h.refuse(w, r, http.StatusGatewayTimeout, "The backend did not start in time.")
 	default:
 		h.cfg.Log.Error("cannot route a request", "error", err)
-		h.refuse(w, http.StatusInternalServerError, "Something went wrong in the proxy.")
+		h.refuse(w, r, http.StatusInternalServerError, "Something went wrong in the proxy.")
 	}
 }
 
 // refuse gives an answer of the proxy's own.
-func (h *Handler) refuse(w http.ResponseWriter, code int, text string) {
-	route.SetAnswer(w.Header(), "", h.server)
+func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, code int, text string) {
+	h.mark(w.Header(), r, "")
 	http.Error(w, fmt.Sprintf("%d: %s", code, text), code)
 }
 
 // RedirectHTTPS answers on the plain-HTTP port of an HTTPS cluster: the same
-// host and target, over https.
+// host and target, over https. Only /ready is answered here as well: without a
+// certificate there is no other port that could say so.
 func (h *Handler) RedirectHTTPS() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		path, ok := route.ParsePath(r.RequestURI)
+		if path.Original == "/ready" {
+			h.ready(w, r)
+			return
+		}
 		if !ok || r.Host == "" {
-			h.refuse(w, http.StatusBadRequest, "The request names no host or no path.")
+			h.refuse(w, r, http.StatusBadRequest, "The request names no host or no path.")
 			return
 		}
 		host := r.Host
@@ -212,7 +254,7 @@ func (h *Handler) RedirectHTTPS() http.Handler {
 		if path.HasQuery {
 			target += "?" + path.Query
 		}
-		route.SetAnswer(w.Header(), "", h.server)
+		h.mark(w.Header(), r, "")
 		w.Header().Set("Location", target)
 		w.WriteHeader(http.StatusMovedPermanently)
 	})

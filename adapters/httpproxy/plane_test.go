@@ -48,7 +48,8 @@ func start(t testing.TB, configure func(*httpproxy.Config)) *plane {
 	p.handler = httpproxy.New(cfg, p.router)
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
-	go func() { served <- httpproxy.Serve(ctx, listener, p.handler, 100*time.Millisecond, log) }()
+	server := httpproxy.Server{Handler: p.handler, Drain: 100 * time.Millisecond, Limits: httpproxy.DefaultLimits(), Log: log}
+	go func() { served <- server.Serve(ctx, listener) }()
 	p.stop = sync.OnceFunc(func() {
 		cancel()
 		require.NoError(t, <-served)

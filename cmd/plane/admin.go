@@ -33,7 +33,10 @@ func adminCommand() *cobra.Command {
 	f := cmd.PersistentFlags()
 	f.StringVar(&a.controller, "controller", "http://127.0.0.1:8080", "URL of a controller; a bearer token may stand before an @")
 	f.BoolVar(&a.json, "json", false, "print JSON")
-	cmd.AddCommand(a.connectCommand(), a.terminateCommand(), a.drainCommand(), a.statusCommand(), a.clusterStateCommand(), a.backendStatusCommand())
+	cmd.AddCommand(
+		a.connectCommand(), a.terminateCommand(), a.drainCommand(), a.listCommand(), a.backendStatusCommand(),
+		a.statusCommand(), a.clusterStateCommand(), a.checkDNSCommand(), a.putDummyDNSCommand(), a.metricsCommand(),
+	)
 	return cmd
 }
 

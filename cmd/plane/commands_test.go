@@ -26,15 +26,20 @@ func hasFlag(cmd *cobra.Command, name string) bool {
 // TestFlagsOfTheProtocol holds the commands to the flags of Plane 0.5.x.
 func TestFlagsOfTheProtocol(t *testing.T) {
 	for command, flags := range map[string]string{
+		"migrate":              "--db --db-password-file",
 		"controller":           "--db --port --host --controller-url --default-cluster --cleanup-min-age-days --forward-auth --best-of",
 		"drone":                "--name --controller-url --cluster --ip --db --docker-runtime --executor-socket --log-config --pool --mount-base --auto-prune-images --auto-prune-containers-older-than-seconds --runtime",
-		"proxy":                "--name --controller-url --cluster --https --http-port --https-port --cert-path --acme-endpoint --acme-email --acme-eab-kid --acme-eab-hmac-key --root-redirect-url",
+		"proxy":                "--name --controller-url --cluster --https --http-port --https-port --cert-path --acme-endpoint --acme-email --acme-eab-kid --acme-eab-hmac-key --acme-key-type --acme-profile --acme-ca-file --root-redirect-url --tls-cert --tls-key --hsts-seconds --proxy-protocol",
+		"dns":                  "--name --controller-url --zone --port --bind --ns --ns-address --contact --rate-limit --metrics",
+		"admin put-dummy-dns":  "--controller --cluster",
 		"admin connect":        "--controller --image --cluster --key --immediate --max-idle-seconds --id --static-token --pool --mount --subdomain",
 		"admin terminate":      "--controller --hard --immediate",
 		"admin drain":          "--controller --cluster --drone",
 		"admin status":         "--controller",
 		"admin cluster-state":  "--controller",
 		"admin backend-status": "--controller",
+		"admin list":           "--controller --cluster --status --drone --key --namespace --json --all",
+		"admin check-dns":      "--cluster --zone --resolver --json",
 		"run-config":           "",
 		"version":              "",
 		"dev":                  "--controller-port --proxy-port",
@@ -49,7 +54,7 @@ func TestFlagsOfTheProtocol(t *testing.T) {
 	for line, value := range map[string]string{
 		"controller port": "8080", "controller host": "127.0.0.1", "controller best-of": "2",
 		"drone ip": "127.0.0.1", "drone runtime": "docker", "drone auto-prune-containers-older-than-seconds": "0",
-		"proxy http-port": "9090",
+		"proxy http-port": "9090", "dns port": "53", "proxy https-port": "443", "proxy https": "false",
 	} {
 		command, flag, _ := strings.Cut(line, " ")
 		cmd, _ := find(t, command)
@@ -74,6 +79,19 @@ func TestCommandsInDocuments(t *testing.T) {
 		}
 	}
 	require.Greater(t, seen, 15)
+}
+
+// TestConfigurationsInDocuments holds every configuration file of the documents
+// to what is accepted.
+func TestConfigurationsInDocuments(t *testing.T) {
+	text, err := os.ReadFile("../../docs/operations.md")
+	require.NoError(t, err)
+	found := regexp.MustCompile("(?ms)^```json\n(.*?)^```").FindAllStringSubmatch(string(text), -1)
+	require.Greater(t, len(found), 3)
+	for _, b := range found {
+		_, err := parseConfig([]byte(b[1]))
+		require.NoError(t, err, b[1])
+	}
 }
 
 var (

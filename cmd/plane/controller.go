@@ -17,9 +17,10 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"plane/adapters/apiclient"
 	"plane/adapters/clock"
 	"plane/adapters/httpapi"
-	"plane/adapters/memory"
+	"plane/adapters/postgres"
 	"plane/adapters/websocket"
 	"plane/system/controller"
 	"plane/system/lease"
@@ -30,7 +31,7 @@ import (
 // controller.
 type controllerSettings struct {
 	Name              string // empty: made up
-	DB                string
+	DB                databaseSettings
 	Bind              string // ip:port
 	URL               string // empty: from Bind
 	DefaultCluster    string
@@ -38,6 +39,7 @@ type controllerSettings struct {
 	CleanupBatch      int
 	ForwardAuth       string
 	BestOf            int
+	PeerURL           string // where other controllers reach this one; empty: from the address, if they can
 	PortFlag          string // by which another port is chosen
 	Metrics           string // address; empty: none
 }
@@ -54,8 +56,10 @@ func controllerCommand() *cobra.Command {
 		Short: "Run a controller: the service that decides everything",
 		Long: `Run a controller: the service that decides everything.
 
-It serves /pub, which may face the internet, and /ctrl, which must not.
-Without a database it keeps everything in memory: when it ends, its backends do.`,
+It serves /pub, which may face the internet, and /ctrl, which must not. Any number of
+controllers can share a PostgreSQL database (--db); each brings its schema up to date
+and waits for it if it is not there yet. Without a database a controller is alone and
+keeps everything in memory: when it ends, its backends do.`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cmd.Flags().Changed("cleanup-min-age-days") {
@@ -71,7 +75,10 @@ Without a database it keeps everything in memory: when it ends, its backends do.
 	}
 	metricsFlag(cmd, &s.Metrics)
 	f := cmd.Flags()
-	f.StringVar(&s.DB, "db", "", "URL of a PostgreSQL database (this build has none: leave it out)")
+	s.DB.flags(cmd, "URL of the PostgreSQL database (default: everything is kept in memory)")
+	s.DB.listenFlags(cmd)
+	f.IntVar(&s.DB.MaxConnections, "db-max-connections", postgres.DefaultMaxConnections, "how many connections to the database to open at most, the listening one not counted")
+	f.StringVar(&s.PeerURL, "peer-url", "", "URL under which other controllers reach this one (default: from --host and --port, unless that is 0.0.0.0)")
 	f.Uint16Var(&port, "port", 8080, "port to listen on")
 	f.StringVar(&host, "host", "127.0.0.1", "IP address to listen on")
 	f.StringVar(&s.URL, "controller-url", "", "URL under which clients reach this controller (default: from --host and --port)")
@@ -88,20 +95,28 @@ func runController(ctx context.Context, s controllerSettings, log *slog.Logger) 
 	if err != nil {
 		return err
 	}
-	log.Info("controller serves", "name", c.name, "address", c.listener.Addr().String(), "url", c.url)
-	log.Warn("everything is kept in memory: when this process ends, its backends do")
+	log.Info("controller listens", "name", c.name, "address", c.listener.Addr().String(), "url", c.url)
+	if c.waitFor == nil {
+		log.Warn("everything is kept in memory: when this process ends, its backends do")
+	}
 	return withMetrics(ctx, s.Metrics, log, c.run)
 }
 
 // runningController is a controller that has its port and needs only to be run.
 type runningController struct {
 	name, url string
-	role      *controller.Controller
-	store     *memory.Store
-	tasks     *clock.Tasks
+	log       *slog.Logger
 	listener  net.Listener
 	server    *http.Server
+	tasks     *clock.Tasks
 	sessions  context.CancelFunc
+	// serve makes the role on a state and lets requests through to it.
+	serve func(s *state) error
+	// waitFor opens the database; nil: everything is in memory, and the two below
+	// are there already.
+	waitFor func(ctx context.Context) (*state, error)
+	role    *controller.Controller
+	state   *state
 }
 
 func prepareController(ctx context.Context, s controllerSettings, log *slog.Logger) (*runningController, error) {
@@ -109,34 +124,70 @@ func prepareController(ctx context.Context, s controllerSettings, log *slog.Logg
 	if err != nil {
 		return nil, err
 	}
+	db, err := s.DB.config(cfg.Name, log)
+	if err != nil {
+		return nil, err
+	}
 	listener, err := listen(ctx, s.Bind, cmp.Or(s.PortFlag, "--port"))
 	if err != nil {
 		return nil, err
 	}
+	gate := &httpapi.Gate{}
 	clk := clock.New()
-	store := memory.New(clk)
 	// The tasks of sessions end when they are stopped, after the server.
 	tasks := clock.NewTasks(context.WithoutCancel(ctx))
-	role, err := controller.New(cfg, clk, tasks, clock.Rand{}, store, store.Listen())
-	if err != nil {
-		return nil, errors.Join(usageError{err}, listener.Close())
-	}
 	sessions, endSessions := context.WithCancel(context.WithoutCancel(ctx))
-	handler := httpapi.New(httpapi.Config{
-		Version: cfg.Version, Log: log, ForwardAuth: auth, Sessions: sessions, Accept: websocket.Accept,
-	}, role)
-	return &runningController{
-		name: cfg.Name, url: cfg.ControllerURL, role: role, store: store, tasks: tasks, listener: listener,
-		server: httpapi.NewServer(handler, log), sessions: endSessions,
-	}, nil
+	c := &runningController{
+		name: cfg.Name, url: cfg.ControllerURL, log: log, tasks: tasks, listener: listener,
+		server: httpapi.NewServer(gate, log), sessions: endSessions,
+	}
+	c.serve = func(kept *state) (err error) {
+		if c.role, err = controller.New(cfg, clk, tasks, clock.Rand{}, kept, kept.listener); err != nil {
+			return err
+		}
+		c.state = kept
+		gate.Open(httpapi.New(httpapi.Config{
+			Version: cfg.Version, Log: log, ForwardAuth: auth, Sessions: sessions, Accept: websocket.Accept,
+		}, c.role))
+		return nil
+	}
+	if s.DB.URL == "" {
+		if err := c.serve(inMemory(clk)); err != nil {
+			return nil, errors.Join(err, c.close())
+		}
+		return c, nil
+	}
+	cfg.PeerURL, cfg.Peers = s.peerURL(listener.Addr(), db), apiclient.NewPeers(cfg.Name, cfg.Version)
+	if cfg.PeerURL == "" {
+		log.Warn("other controllers cannot ask this one for statistics of backends: give --peer-url")
+	}
+	c.waitFor = func(ctx context.Context) (*state, error) {
+		store, err := awaitDatabase(ctx, db, log)
+		if err != nil {
+			return nil, err
+		}
+		return inPostgres(store), nil
+	}
+	return c, nil
+}
+
+// peerURL is where other controllers reach this one: what was given, or else its
+// own address where they can reach that. A loopback address is one only where
+// all are on this machine, as the database is.
+func (s controllerSettings) peerURL(listening net.Addr, db postgres.Config) string {
+	if s.PeerURL != "" {
+		return strings.TrimSuffix(s.PeerURL, "/")
+	}
+	address, err := netip.ParseAddrPort(listening.String())
+	if err != nil || address.Addr().IsUnspecified() || address.Addr().IsLoopback() && !db.OnThisMachine() {
+		return ""
+	}
+	return "http://" + address.String()
 }
 
 // config checks the settings.
 func (s controllerSettings) config(log *slog.Logger) (controller.Config, *url.URL, error) {
 	none := controller.Config{}
-	if s.DB != "" {
-		return none, nil, usage("--db: this build keeps a controller's state in memory only; leave --db out (and PLANE_DB unset), or use a build with PostgreSQL")
-	}
 	cfg := controller.Config{
 		Name: s.Name, ControllerURL: strings.TrimSuffix(s.URL, "/"), DefaultCluster: s.DefaultCluster, BestOf: s.BestOf,
 		CleanupBatch: s.CleanupBatch, Version: version(), Timing: controller.DefaultTiming(), Lease: lease.Default(), Log: log,
@@ -153,6 +204,13 @@ func (s controllerSettings) config(log *slog.Logger) (controller.Config, *url.UR
 	}
 	if _, err := httpURL("--controller-url", cfg.ControllerURL); err != nil {
 		return none, nil, err
+	}
+	if s.PeerURL != "" {
+		if u, err := httpURL("--peer-url", s.PeerURL); err != nil {
+			return none, nil, err
+		} else if u.User != nil {
+			return none, nil, usage("--peer-url: leave out what stands before the @: it would be kept in the database, and callers' own headers are passed on")
+		}
 	}
 	if days := s.CleanupMinAgeDays; days != nil {
 		if *days < 1 || *days > 36500 {
@@ -176,20 +234,42 @@ func (s controllerSettings) config(log *slog.Logger) (controller.Config, *url.UR
 }
 
 // run serves until the context ends, and then in good order: no new requests,
-// streams and sockets end, other requests are finished.
+// streams and sockets end, so that nodes go elsewhere, other requests are
+// finished, and hints of what was done are sent.
 func (c *runningController) run(ctx context.Context) error {
-	defer c.tasks.Stop()
-	defer c.sessions()
+	defer c.release()
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return c.role.Run(ctx) })
 	g.Go(func() error { return serveHTTP(ctx, c.server, c.listener, c.sessions) })
+	g.Go(func() error {
+		if c.role == nil {
+			kept, err := c.waitFor(ctx)
+			if err != nil {
+				return err
+			}
+			if err := c.serve(kept); err != nil {
+				kept.close()
+				return err
+			}
+			c.log.Info("controller serves", "name", c.name, "url", c.url)
+		}
+		return c.role.Run(ctx)
+	})
 	return g.Wait()
+}
+
+// release gives back what is held besides the port: the sessions first, as they
+// use the store.
+func (c *runningController) release() {
+	c.sessions()
+	c.tasks.Stop()
+	if c.state != nil {
+		c.state.close()
+	}
 }
 
 // close gives back what a controller holds that is not run.
 func (c *runningController) close() error {
-	c.sessions()
-	c.tasks.Stop()
+	c.release()
 	return ignoreClosed(c.listener.Close())
 }
 

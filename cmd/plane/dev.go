@@ -110,7 +110,7 @@ func prepareDevelopment(ctx context.Context, s devSettings, log *slog.Logger) (_
 		return nil, err
 	}
 	if d.proxy, err = prepareProxy(ctx, proxySettings{
-		ControllerURL: d.controller.url, Cluster: cluster, Host: "127.0.0.1", HTTPPort: s.proxyPort, PortFlag: "--proxy-port",
+		ControllerURL: d.controller.url, Cluster: cluster, Host: "127.0.0.1", Serving: servingSettings{HTTPPort: &s.proxyPort}, PortFlag: "--proxy-port",
 	}, log); err != nil {
 		return nil, err
 	}
@@ -237,9 +237,7 @@ func (d *development) endBackends(ctx context.Context) error {
 func (d *development) eachBackend(ctx context.Context, do func(port.Backend) error) error {
 	after := ""
 	for {
-		page, err := d.controller.store.Backends(ctx, port.BackendQuery{
-			Cluster: d.proxy.cluster.String(), After: after, Limit: 1000,
-		})
+		page, err := d.controller.state.Backends(ctx, port.BackendQuery{Cluster: d.proxy.cluster.String(), After: after, Limit: 1000})
 		if err != nil || len(page) == 0 {
 			return err
 		}

@@ -25,6 +25,7 @@ import (
 	"plane/adapters/websocket"
 	"plane/system/drone"
 	"plane/system/name"
+	"plane/system/placement"
 	"plane/system/port"
 )
 
@@ -56,6 +57,7 @@ type droneSettings struct {
 	MountBase     string
 	PruneImages   bool
 	Metrics       string // address; empty: none
+	Capacity      capacitySettings
 
 	// Temporary: its backends end with the process, and nothing has to outlive
 	// the container that it may be in.
@@ -88,6 +90,7 @@ executor protocol there; docs/operations.md says what it has to promise.`,
 	}
 	metricsFlag(cmd, &s.Metrics)
 	f := cmd.Flags()
+	capacityFlags(f, &s.Capacity)
 	f.StringVar(&s.Name, "name", "", "name of this drone, dr-… (default: made up at the first start, and kept)")
 	f.StringVar(&s.ControllerURL, "controller-url", "", "URL of a controller; a bearer token may stand before an @ (required)")
 	f.StringVar(&s.Cluster, "cluster", "", "cluster to belong to, host or host:port (required)")
@@ -175,6 +178,9 @@ func (s droneSettings) validate() error {
 	case s.LogConfig != "" && !json.Valid([]byte(s.LogConfig)):
 		return usage(`--log-config: is not JSON; want something like {"Type":"local","Config":{}}`)
 	}
+	if _, err := s.Capacity.of(placement.Capacity{}); err != nil {
+		return err
+	}
 	if s.Name != "" {
 		if err := name.Validate(name.Drone, s.Name); err != nil {
 			return usage("--name: %w", err)
@@ -231,6 +237,9 @@ func prepareDrone(ctx context.Context, s droneSettings, log *slog.Logger) (_ *ru
 	world.Tasks = d.tasks
 	cfg := drone.DefaultConfig(d.name)
 	cfg.Version, cfg.Log = version(), log
+	if cfg.Capacity, err = d.capacity(s.Capacity); err != nil {
+		return nil, err
+	}
 	d.role, err = drone.New(cfg, world)
 	if err != nil {
 		return nil, usageError{err}
@@ -408,6 +417,21 @@ func (d *runningDrone) openRuntime(ctx context.Context, w *drone.World, s droneS
 	}
 	w.Runtime = d.runtime
 	return nil
+}
+
+// capacity is what the settings say; what they leave open is what the container
+// engine's machine has, or this one where there is no engine.
+func (d *runningDrone) capacity(s capacitySettings) (has placement.Capacity, err error) {
+	var machine placement.Capacity
+	if r, ok := d.runtime.(*docker.Runtime); ok {
+		machine = r.Machine()
+	} else if machine, err = process.Machine(); err != nil {
+		return has, err
+	}
+	if has, err = s.of(machine); err == nil {
+		d.log.Info("backends can be promised", "max_backends", has.MaxBackends, "milli_cpus", has.MilliCPUs, "memory_bytes", has.MemoryBytes)
+	}
+	return has, err
 }
 
 // resolve turns an address or a host name into an address.

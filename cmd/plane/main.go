@@ -1,6 +1,6 @@
 // Command plane is every role of Plane and what one needs around them: the
-// controller, the drone and the proxy, the admin commands, and a whole Plane in
-// one process for development. It is the only place where roles meet adapters.
+// controller, the drone, the proxy and the DNS receiver, the admin commands, and a
+// whole Plane in one process for development. It is the only place where roles meet adapters.
 //
 // Exit codes: 0 done (or stopped by a signal, in good order), 1 failed, 2 the
 // command line or a configuration is wrong, 130 stopped by a second signal
@@ -120,8 +120,8 @@ PLANE_LOG_JSON is set; PLANE_LOG_LEVEL is debug, info (the default), warn or err
 		return usage("%w; see %s --help", err, cmd.CommandPath())
 	})
 	root.AddCommand(
-		controllerCommand(), droneCommand(), proxyCommand(), adminCommand(), runConfigCommand(), versionCommand(),
-		devCommand(), demoCommand(),
+		controllerCommand(), droneCommand(), proxyCommand(), dnsCommand(), adminCommand(), runConfigCommand(), versionCommand(),
+		migrateCommand(), dbCommand(), devCommand(), demoCommand(),
 	)
 	root.AddCommand(internalCommands()...)
 	return root

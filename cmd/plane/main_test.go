@@ -58,7 +58,7 @@ func TestAPortInUseIsNamed(t *testing.T) {
 				defer everywhere.Close() //nolint:errcheck // test over
 			}
 		}
-		require.Equal(t, exitFailed, run(strings.Fields(line), &out, &errs), line)
+		require.Equal(t, exitFailed, run(strings.Fields(line), &out, &errs), "%s\n%s", line, errs.String())
 		require.Contains(t, errs.String(), "port "+port+" of ")
 		require.Contains(t, errs.String(), "choose another port with "+flag)
 	}
@@ -113,6 +113,13 @@ func useDevelopment(ctx context.Context, t *testing.T, d *development, program s
 	second, err := client.Connect(ctx, req)
 	require.NoError(t, err)
 	require.Equal(t, first.BackendID, second.BackendID)
+	var out, errs bytes.Buffer
+	require.Zero(t, run([]string{"admin", "list", "--controller", d.controller.url, "--cluster", d.proxy.cluster.String(), "--key", "board"}, &out, &errs), errs.String())
+	require.Regexp(t, `(?m)^`+first.BackendID+` +board +ready `, out.String())
+	state, err := client.ClusterState(ctx, d.proxy.cluster.String())
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, state.Drones[0].Capacity.MilliCPUs, int64(1000), "the drone has what the machine has")
+	require.Greater(t, state.Drones[0].Capacity.MemoryBytes, int64(1<<26))
 	require.False(t, second.Spawned)
 
 	httpReq, err := http.NewRequestWithContext(ctx, http.MethodGet, second.URL, nil)

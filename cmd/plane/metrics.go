@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"plane/adapters/httpproxy"
 	"plane/adapters/metrics"
 	"plane/system/drone"
 	"plane/system/proxy"
@@ -54,6 +55,21 @@ func proxyGauges(p *proxy.Proxy) []metrics.Gauge {
 		{Name: "plane_proxy_routes", Help: "Routes that are remembered.", Value: func() float64 { return float64(p.Size().Routes) }},
 		{Name: "plane_proxy_lookups", Help: "Routes that are being asked for.", Value: func() float64 { return float64(p.Size().Lookups) }},
 	}
+}
+
+// certificateGauges tell when the certificate that is served ends.
+func certificateGauges(c httpproxy.Certificates) []metrics.Gauge {
+	return []metrics.Gauge{{
+		Name: "plane_proxy_certificate_expiry_timestamp_seconds",
+		Help: "When the certificate that is served expires, since the Unix epoch; 0 while there is none.",
+		Value: func() float64 {
+			certificate, _ := c.Current() // an expired one is told, too
+			if certificate == nil || certificate.Leaf == nil {
+				return 0
+			}
+			return float64(certificate.Leaf.NotAfter.Unix())
+		},
+	}}
 }
 
 func droneGauges(d *drone.Drone) []metrics.Gauge {

@@ -1,12 +1,9 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"log/slog"
-	"net"
-	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -25,36 +22,19 @@ type proxySettings struct {
 	ControllerURL   string
 	Cluster         string
 	Host            string // to listen on; empty: everywhere
-	HTTPPort        uint16
+	Serving         servingSettings
+	ACME            acmeSettings
 	RootRedirectURL string
-	TLS             tlsSettings
 	PortFlag        string // by which another port is chosen
 	Metrics         string // address; empty: none
 }
-
-// tlsSettings are known by their names only, so that they can be refused and
-// not misread.
-type tlsSettings struct {
-	HTTPS                          bool
-	HTTPSPort                      uint16
-	CertPath, Endpoint, Email, KID string
-	HMACKey                        string
-}
-
-func (t tlsSettings) validate() error {
-	if t != (tlsSettings{}) {
-		return usage("--https, --https-port, --cert-path and --acme-…: this build serves plain HTTP only; leave them out, and let a server in front of the proxy terminate TLS")
-	}
-	return nil
-}
-
-const defaultProxyPort = 9090
 
 // proxyDrain is how long open requests may go on after a signal.
 const proxyDrain = 10 * time.Second
 
 func proxyCommand() *cobra.Command {
 	s := proxySettings{}
+	var readPorts func()
 	cmd := &cobra.Command{
 		Use:   "proxy",
 		Short: "Run a proxy: it takes requests with a token to their backend",
@@ -64,23 +44,18 @@ func proxyCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			readPorts()
 			return runProxy(cmd.Context(), s, log)
 		},
 	}
 	metricsFlag(cmd, &s.Metrics)
+	readPorts = s.Serving.flags(cmd)
+	s.ACME.flags(cmd)
 	f := cmd.Flags()
 	f.StringVar(&s.Name, "name", "", "name of this proxy, px-… (default: made up)")
 	f.StringVar(&s.ControllerURL, "controller-url", "", "URL of a controller; a bearer token may stand before an @ (required)")
 	f.StringVar(&s.Cluster, "cluster", "", "cluster to serve, host or host:port (required)")
-	f.Uint16Var(&s.HTTPPort, "http-port", defaultProxyPort, "port to listen on")
 	f.StringVar(&s.RootRedirectURL, "root-redirect-url", "", "where / leads (default: nowhere)")
-	f.BoolVar(&s.TLS.HTTPS, "https", false, "serve TLS (not in this build)")
-	f.Uint16Var(&s.TLS.HTTPSPort, "https-port", 0, "port for TLS (not in this build)")
-	f.StringVar(&s.TLS.CertPath, "cert-path", "", "file for the certificate (not in this build)")
-	f.StringVar(&s.TLS.Endpoint, "acme-endpoint", "", "ACME directory (not in this build)")
-	f.StringVar(&s.TLS.Email, "acme-email", "", "ACME contact (not in this build)")
-	f.StringVar(&s.TLS.KID, "acme-eab-kid", "", "ACME account binding: key id (not in this build)")
-	f.StringVar(&s.TLS.HMACKey, "acme-eab-hmac-key", "", "ACME account binding: key, base64url (not in this build)")
 	return cmd
 }
 
@@ -90,28 +65,33 @@ func runProxy(ctx context.Context, s proxySettings, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	log.Info("proxy serves", "name", p.name, "address", p.listener.Addr().String(), "cluster", p.cluster.String())
-	return withMetrics(ctx, s.Metrics, log, p.run, proxyGauges(p.role)...)
+	log.Info("proxy serves", "name", p.name, "address", p.doors.String(), "cluster", p.cluster.String())
+	gauges := proxyGauges(p.role)
+	if p.certificates != nil {
+		gauges = append(gauges, certificateGauges(p.certificates)...)
+	}
+	return withMetrics(ctx, s.Metrics, log, p.run, gauges...)
 }
 
-// runningProxy is a proxy that has its port and needs only to be run.
+// runningProxy is a proxy that has its ports and needs only to be run.
 type runningProxy struct {
-	name     string
-	cluster  name.Cluster
-	role     *proxy.Proxy
-	tasks    *clock.Tasks
-	listener net.Listener
-	handler  *httpproxy.Handler
-	drain    time.Duration // how long open requests may go on once it stops
-	log      *slog.Logger
+	name         string
+	cluster      name.Cluster
+	role         *proxy.Proxy
+	tasks        *clock.Tasks
+	doors        doors
+	certificates certificates // nil: serves no TLS
+	handler      *httpproxy.Handler
+	drain        time.Duration // how long open requests may go on once it stops
+	log          *slog.Logger
 }
 
 func prepareProxy(ctx context.Context, s proxySettings, log *slog.Logger) (*runningProxy, error) {
-	if err := s.TLS.validate(); err != nil {
-		return nil, err
-	}
 	cluster, dialer, err := connection(s.Cluster, s.ControllerURL, websocket.ProxyPath)
 	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(s.Serving.validate(cluster), s.ACME.validate(s.Serving)); err != nil {
 		return nil, err
 	}
 	if s.RootRedirectURL != "" {
@@ -122,21 +102,40 @@ func prepareProxy(ctx context.Context, s proxySettings, log *slog.Logger) (*runn
 	if s.Name == "" {
 		s.Name = name.New(name.Proxy, clock.Rand{})
 	}
-	listener, err := listen(ctx, net.JoinHostPort(s.Host, strconv.Itoa(int(s.HTTPPort))), cmp.Or(s.PortFlag, "--http-port"))
+	p := &runningProxy{name: s.Name, cluster: cluster, drain: proxyDrain, log: log}
+	p.tasks = clock.NewTasks(context.WithoutCancel(ctx))
+	p.role, err = proxy.New(proxy.DefaultConfig(s.Name, version()), clock.New(), p.tasks, clock.Rand{}, dialer, log)
 	if err != nil {
+		return nil, usageError{err}
+	}
+	if p.certificates, err = s.certificates(cluster, p.role, log); err != nil {
 		return nil, err
 	}
-	tasks := clock.NewTasks(context.WithoutCancel(ctx))
-	role, err := proxy.New(proxy.DefaultConfig(s.Name, version()), clock.New(), tasks, clock.Rand{}, dialer, log)
-	if err != nil {
-		return nil, errors.Join(usageError{err}, listener.Close())
+	if p.doors, err = s.Serving.listen(ctx, s.Host, s.PortFlag); err != nil {
+		return nil, err
 	}
 	cfg := httpproxy.DefaultConfig(cluster, version(), log)
 	cfg.RootRedirectURL = s.RootRedirectURL
-	return &runningProxy{
-		name: s.Name, cluster: cluster, role: role, tasks: tasks, listener: listener,
-		handler: httpproxy.New(cfg, role), drain: proxyDrain, log: log,
-	}, nil
+	cfg.HSTS = s.Serving.hsts()
+	if p.certificates != nil {
+		cfg.Certificates = p.certificates
+	}
+	p.handler = httpproxy.New(cfg, p.role)
+	return p, nil
+}
+
+// certificates finds out where the proxy's certificate comes from; nil: it
+// serves no TLS.
+func (s proxySettings) certificates(cluster name.Cluster, role *proxy.Proxy, log *slog.Logger) (certificates, error) {
+	switch {
+	case !s.Serving.HTTPS:
+		return nil, nil
+	case s.Serving.Cert != "":
+		return s.Serving.given(cluster, log)
+	case s.ACME.wanted():
+		return s.ACME.keep(cluster, role, log)
+	}
+	return nil, usage("--https: where does the certificate come from? Give --acme-email or --acme-endpoint to get it from an authority, or --tls-cert and --tls-key")
 }
 
 // connection checks what every node is told of its controller.
@@ -148,14 +147,19 @@ func connection(cluster, controllerURL string, path func(cluster string) string)
 	if err != nil {
 		return name.Cluster{}, nil, usage("--cluster: %w", err)
 	}
+	dialer, err := controllerDialer(controllerURL, path(c.String()))
+	return c, dialer, err
+}
+
+func controllerDialer(controllerURL, path string) (*websocket.Dialer, error) {
 	if controllerURL == "" {
-		return name.Cluster{}, nil, usage("--controller-url (PLANE_CONTROLLER_URL) is missing, such as http://127.0.0.1:8080")
+		return nil, usage("--controller-url (PLANE_CONTROLLER_URL) is missing, such as http://127.0.0.1:8080")
 	}
-	dialer, err := websocket.NewDialer(websocket.Options{URL: controllerURL, Path: path(c.String()), Version: version()})
+	dialer, err := websocket.NewDialer(websocket.Options{URL: controllerURL, Path: path, Version: version()})
 	if err != nil {
-		return name.Cluster{}, nil, usage("--controller-url: %w", err)
+		return nil, usage("--controller-url: %w", err)
 	}
-	return c, dialer, nil
+	return dialer, nil
 }
 
 // run serves until the context ends. The session with the controller outlives
@@ -173,16 +177,34 @@ func (p *runningProxy) run(ctx context.Context) error {
 	})
 	g.Go(func() error {
 		defer end()
-		if err := httpproxy.Serve(ctx, p.listener, p.handler, p.drain, p.log); err != nil {
+		if err := p.serve(ctx); err != nil {
 			return err
 		}
 		return context.Cause(ctx)
 	})
+	if p.certificates != nil {
+		g.Go(func() error { return p.certificates.Run(ctx) })
+	}
+	return g.Wait()
+}
+
+// serve takes what comes through the doors until the context ends.
+func (p *runningProxy) serve(ctx context.Context) error {
+	plain := httpproxy.Server{Handler: p.handler, Drain: p.drain, Limits: httpproxy.DefaultLimits(), Log: p.log}
+	if p.certificates == nil {
+		return plain.Serve(ctx, p.doors.plain)
+	}
+	encrypted := plain
+	encrypted.TLS = httpproxy.TLSConfig(p.cluster, p.certificates)
+	plain.Handler = p.handler.RedirectHTTPS()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return encrypted.Serve(ctx, p.doors.encrypted) })
+	g.Go(func() error { return plain.Serve(ctx, p.doors.plain) })
 	return g.Wait()
 }
 
 // close gives back what a proxy holds that is not run.
 func (p *runningProxy) close() error {
 	p.tasks.Stop()
-	return ignoreClosed(p.listener.Close())
+	return p.doors.close()
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -19,7 +20,7 @@ func runConfigCommand() *cobra.Command {
 		Use:   "run-config FILE.json",
 		Short: "Run the process that a configuration file describes",
 		Long: `Run the process that a configuration file describes: a JSON object with one key,
-Controller, Drone or Proxy. "-" reads it from standard input. docs/operations.md has
+Controller, Drone, Proxy or Dns. "-" reads it from standard input. docs/operations.md has
 an example of each.`,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, files []string) error {
@@ -50,6 +51,10 @@ func readConfig(stdin io.Reader, file string) ([]byte, error) {
 // fileController is a controller in a configuration file, and so on.
 type fileController struct {
 	DB                string  `json:"db_url"`
+	DBPasswordFile    string  `json:"db_password_file"`
+	DBListen          string  `json:"db_listen_url"`
+	DBMaxConnections  int     `json:"db_max_connections"`
+	PeerURL           string  `json:"peer_url"`
 	Bind              *string `json:"bind_addr"`
 	ID                string  `json:"id"`
 	URL               string  `json:"controller_url"`
@@ -68,6 +73,10 @@ type fileDrone struct {
 	Pool          string         `json:"pool"`
 	IP            *string        `json:"ip"`
 	DB            string         `json:"db_path"`
+
+	MaxBackends int64       `json:"max_backends"`
+	CPUs        json.Number `json:"cpus"`
+	Memory      *int64      `json:"memory_bytes"`
 }
 
 type fileExecutors struct {
@@ -95,6 +104,11 @@ type fileProxy struct {
 	Ports           filePorts `json:"port_config"`
 	ACME            *fileACME `json:"acme_config"`
 	RootRedirectURL string    `json:"root_redirect_url"`
+	// Ours.
+	TLSCert       string `json:"tls_cert"`
+	TLSKey        string `json:"tls_key"`
+	HSTSSeconds   int64  `json:"hsts_seconds"`
+	ProxyProtocol string `json:"proxy_protocol"`
 }
 
 type filePorts struct {
@@ -102,12 +116,33 @@ type filePorts struct {
 	HTTPS *uint16 `json:"https_port"`
 }
 
-// fileACME is read so that it can be refused for what it is.
 type fileACME struct {
-	Endpoint string          `json:"endpoint"`
-	Email    string          `json:"mailto_email"`
-	EAB      json.RawMessage `json:"acme_eab_keypair"`
-	Insecure bool            `json:"accept_insecure_certs_for_testing"`
+	Endpoint string   `json:"endpoint"`
+	Email    string   `json:"mailto_email"`
+	EAB      *fileEAB `json:"acme_eab_keypair"`
+	Insecure bool     `json:"accept_insecure_certs_for_testing"`
+	// Ours.
+	KeyType string `json:"key_type"`
+	Profile string `json:"profile"`
+	CAFile  string `json:"ca_file"`
+}
+
+type fileEAB struct {
+	KeyID string `json:"key_id"`
+	Key   string `json:"key"`
+}
+
+type fileDNS struct {
+	Name          string  `json:"name"`
+	ControllerURL string  `json:"controller_url"`
+	Port          *uint16 `json:"port"`
+	Zone          string  `json:"zone"`
+	// Ours.
+	Bind      string   `json:"bind"`
+	Servers   []string `json:"ns"`
+	Addresses []string `json:"ns_addresses"`
+	Contact   string   `json:"contact"`
+	RateLimit *int     `json:"rate_limit"`
 }
 
 // runner runs one process until the context ends.
@@ -121,7 +156,7 @@ func parseConfig(text []byte) (runner, error) {
 		return nil, err
 	}
 	if len(kinds) != 1 {
-		return nil, fmt.Errorf("want one of Controller, Drone and Proxy, have %d keys", len(kinds))
+		return nil, fmt.Errorf("want one of Controller, Drone, Proxy and Dns, have %d keys", len(kinds))
 	}
 	for kind, body := range kinds {
 		switch kind {
@@ -132,9 +167,9 @@ func parseConfig(text []byte) (runner, error) {
 		case "Proxy":
 			return parseProxy(body)
 		case "Dns":
-			return nil, errors.New("this build has no DNS receiver (Dns)")
+			return parseDNS(body)
 		default:
-			return nil, fmt.Errorf("%q: want Controller, Drone or Proxy", kind)
+			return nil, fmt.Errorf("%q: want Controller, Drone, Proxy or Dns", kind)
 		}
 	}
 	panic("a map of one has no element")
@@ -146,7 +181,9 @@ func parseController(body json.RawMessage) (runner, error) {
 		return nil, err
 	}
 	s := controllerSettings{
-		Name: c.ID, DB: c.DB, Bind: or(c.Bind, "127.0.0.1:8080"), URL: c.URL, DefaultCluster: c.DefaultCluster,
+		Name: c.ID, PeerURL: c.PeerURL,
+		DB:   databaseSettings{URL: c.DB, PasswordFile: c.DBPasswordFile, ListenURL: c.DBListen, MaxConnections: c.DBMaxConnections},
+		Bind: or(c.Bind, "127.0.0.1:8080"), URL: c.URL, DefaultCluster: c.DefaultCluster,
 		CleanupMinAgeDays: c.CleanupMinAgeDays, CleanupBatch: or(c.CleanupBatch, defaultCleanupBatch),
 		ForwardAuth: c.ForwardAuth, BestOf: or(c.BestOf, 2),
 	}
@@ -161,6 +198,10 @@ func parseDrone(body json.RawMessage) (runner, error) {
 	s := droneSettings{
 		Name: d.Name, ControllerURL: d.ControllerURL, Cluster: d.Cluster, Pool: d.Pool,
 		IP: or(d.IP, "127.0.0.1"), DB: d.DB, Runtime: dockerRuntime,
+		Capacity: capacitySettings{MaxBackends: d.MaxBackends, CPUs: d.CPUs.String()},
+	}
+	if d.Memory != nil {
+		s.Capacity.Memory = strconv.FormatInt(*d.Memory, 10)
 	}
 	switch x := d.Executor; {
 	case x == nil:
@@ -185,11 +226,32 @@ func parseProxy(body json.RawMessage) (runner, error) {
 		return nil, err
 	}
 	s := proxySettings{
-		Name: p.Name, ControllerURL: p.ControllerURL, Cluster: p.Cluster, HTTPPort: or(p.Ports.HTTP, defaultProxyPort),
-		RootRedirectURL: p.RootRedirectURL,
-		TLS:             tlsSettings{CertPath: p.CertPath, HTTPS: p.ACME != nil, HTTPSPort: or(p.Ports.HTTPS, 0)},
+		Name: p.Name, ControllerURL: p.ControllerURL, Cluster: p.Cluster, RootRedirectURL: p.RootRedirectURL,
+		Serving: servingSettings{
+			HTTPS: p.Ports.HTTPS != nil || p.ACME != nil || p.TLSCert != "", HTTPPort: p.Ports.HTTP, HTTPSPort: p.Ports.HTTPS,
+			Cert: p.TLSCert, Key: p.TLSKey, HSTSSeconds: p.HSTSSeconds, ProxyProtocol: p.ProxyProtocol,
+		},
+		ACME: acmeSettings{CertPath: p.CertPath},
+	}
+	if a := p.ACME; a != nil {
+		s.ACME.Endpoint, s.ACME.Email, s.ACME.Insecure = a.Endpoint, a.Email, a.Insecure
+		s.ACME.KeyType, s.ACME.Profile, s.ACME.CAFile = a.KeyType, a.Profile, a.CAFile
+		if a.EAB != nil {
+			s.ACME.KID, s.ACME.HMACKey = a.EAB.KeyID, a.EAB.Key
+		}
 	}
 	return func(ctx context.Context, log *slog.Logger) error { return runProxy(ctx, s, log) }, nil
+}
+
+func parseDNS(body json.RawMessage) (runner, error) {
+	var d fileDNS
+	if err := decodeStrictly("Dns", body, &d); err != nil {
+		return nil, err
+	}
+	s := withDNSDefaults()
+	s.Name, s.ControllerURL, s.Zone, s.Port = d.Name, d.ControllerURL, d.Zone, or(d.Port, defaultDNSPort)
+	s.Bind, s.Servers, s.Addresses, s.Contact, s.RateLimit = d.Bind, d.Servers, d.Addresses, d.Contact, or(d.RateLimit, s.RateLimit)
+	return func(ctx context.Context, log *slog.Logger) error { return runDNS(ctx, s, log) }, nil
 }
 
 func or[T any](p *T, otherwise T) T {
@@ -240,6 +302,8 @@ func wanted(goType string) string {
 		return "true or false"
 	case strings.Contains(goType, "uint16"):
 		return "a port, 0 to 65535"
+	case strings.Contains(goType, "Number"):
+		return "a number"
 	case strings.Contains(goType, "int"):
 		return "a whole number"
 	case strings.Contains(goType, "string"):

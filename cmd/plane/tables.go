@@ -4,9 +4,12 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"github.com/docker/go-units"
 
 	"plane/system/backend"
 	"plane/system/protocol"
@@ -24,10 +27,10 @@ func table(w io.Writer, rows [][]string) error {
 }
 
 func printCluster(w io.Writer, s protocol.ClusterState) error {
-	rows := [][]string{{"DRONE", "STATE", "BACKENDS", "HEARTBEAT", "VERSION", "CONTROLLER", "ITS HEARTBEAT"}}
+	rows := [][]string{{"DRONE", "STATE", "BACKENDS", "CPUS", "MEMORY", "HEARTBEAT", "VERSION", "CONTROLLER", "ITS HEARTBEAT"}}
 	for _, d := range s.Drones {
 		n := d.Node
-		rows = append(rows, []string{n.Name.Drone, droneState(d), fmt.Sprint(d.BackendCount), ago(d.LastHeartbeatAge), n.PlaneVersion, n.Controller, ago(n.ControllerHeartbeatAge)})
+		rows = append(rows, []string{n.Name.Drone, droneState(d), backendsOf(d), cpusOf(d), memoryOf(d), ago(d.LastHeartbeatAge), n.PlaneVersion, n.Controller, ago(n.ControllerHeartbeatAge)})
 	}
 	if len(s.Drones) == 0 {
 		rows = [][]string{{"no drone is connected"}}
@@ -46,6 +49,34 @@ func printCluster(w io.Writer, s protocol.ClusterState) error {
 		rows = [][]string{{"no proxy is connected"}}
 	}
 	return table(w, rows)
+}
+
+// What of a drone is taken, of how much.
+func backendsOf(d protocol.DroneState) string {
+	if d.Capacity.MaxBackends == 0 {
+		return fmt.Sprint(d.BackendCount)
+	}
+	return fmt.Sprintf("%d of %d", d.BackendCount, d.Capacity.MaxBackends)
+}
+
+func cpusOf(d protocol.DroneState) string {
+	return promised(d.Promised.MilliCPUs, d.Capacity.MilliCPUs, func(milli int64) string { return strconv.FormatFloat(float64(milli)/1000, 'f', -1, 64) })
+}
+
+func memoryOf(d protocol.DroneState) string {
+	return promised(d.Promised.MemoryBytes, d.Capacity.MemoryBytes, func(bytes int64) string { return units.BytesSize(float64(bytes)) })
+}
+
+// promised shows what backends were promised and what there is; nothing where
+// neither is stated.
+func promised(taken, has int64, show func(int64) string) string {
+	switch {
+	case has > 0:
+		return show(taken) + " of " + show(has)
+	case taken > 0:
+		return show(taken)
+	}
+	return ""
 }
 
 func droneState(d protocol.DroneState) string {
