@@ -52,12 +52,13 @@ func onBothClusters(t *testing.T, scenario func(t *testing.T, c *cluster)) {
 // cluster is a controller, a proxy and any number of drones, each a process of
 // its own. Drones and proxy reach the controller through a cutter each.
 type cluster struct {
-	name       string // localhost:port of the proxy
+	name       string // localhost:port of the proxy, or a host of its own
 	id         string // in the names of its nodes
 	dir        string
 	runtime    string // of its drones
 	program    string // what its drones run: an image, or the path of a program
 	controller *process
+	others     []*process // more controllers, on the same database
 	proxy      *process
 	processes  []*process // all of them
 	env        []string
@@ -82,20 +83,27 @@ func (c *cluster) newRole(t *testing.T, name string, args ...string) *process {
 // processes get the environment. Without an engine it skips tests that need one.
 func startCluster(t *testing.T, runtime string, env ...string) *cluster {
 	t.Helper()
-	c := &cluster{runtime: runtime, id: name.New(name.Backend, clock.Rand{})[:8], dir: workDir(t), env: env}
-	port, proxyPort := strconv.Itoa(freePort(t)), strconv.Itoa(freePort(t))
-	c.url, c.name = "http://127.0.0.1:"+port, "localhost:"+proxyPort
-	c.prepare(t)
-	c.network, c.proxyLine = newCutter(t, "127.0.0.1:"+port), newCutter(t, "127.0.0.1:"+port)
-
-	c.controller = c.newRole(t, "controller", "controller", "--port", port, "--default-cluster", c.name)
-	c.controller.start(t)
-	eventually(t, 15*time.Second, "the controller answers", func() error { return c.api.Health(t.Context()) })
-
+	proxyPort := strconv.Itoa(freePort(t))
+	c := startController(t, runtime, "localhost:"+proxyPort, env...)
 	c.proxy = c.newRole(t, "proxy", "proxy", "--name", "px-"+c.id, "--controller-url", "http://"+c.proxyLine.address(),
 		"--cluster", c.name, "--http-port", proxyPort)
 	c.proxy.start(t)
 	eventually(t, 15*time.Second, "the proxy is ready", func() error { return answers(c.proxyURL()+"/ready", http.StatusOK) })
+	return c
+}
+
+// startController starts a controller, without a proxy and a drone, for a
+// cluster of that name.
+func startController(t *testing.T, runtime, clusterName string, env ...string) *cluster {
+	t.Helper()
+	c := &cluster{runtime: runtime, id: name.New(name.Backend, clock.Rand{})[:8], dir: workDir(t), env: env, name: clusterName}
+	port := strconv.Itoa(freePort(t))
+	c.url = "http://127.0.0.1:" + port
+	c.prepare(t)
+	c.network, c.proxyLine = newCutter(t, "127.0.0.1:"+port), newCutter(t, "127.0.0.1:"+port)
+	c.controller = c.newRole(t, "controller", "controller", "--port", port, "--default-cluster", c.name)
+	c.controller.start(t)
+	eventually(t, 15*time.Second, "the controller answers", func() error { return c.api.Health(t.Context()) })
 	return c
 }
 

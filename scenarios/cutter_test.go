@@ -9,22 +9,30 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// cutter is a stretch of network in front of a server: it passes TCP
-// connections on, and can cut all of them.
+// cutter is a stretch of network in front of one server, or a load balancer in
+// front of several: it passes TCP connections on, to each server in turn, and
+// can cut all of them.
 type cutter struct {
 	listener net.Listener
-	to       string
+	to       []string
 
 	mu     sync.Mutex
 	open   map[net.Conn]struct{}
 	broken bool // new connections are cut at once
 	cuts   int  // connections cut so far
+	turn   int  // whose the next connection is
 }
 
-// newCutter passes connections on to an address, until the test is over.
-func newCutter(t *testing.T, to string) *cutter {
+// newCutter passes connections on to the addresses, until the test is over.
+func newCutter(t *testing.T, to ...string) *cutter {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	return newCutterAt(t, "127.0.0.1:0", to...)
+}
+
+// newCutterAt is newCutter on an address of the test's choice.
+func newCutterAt(t *testing.T, address string, to ...string) *cutter {
+	t.Helper()
+	l, err := net.Listen("tcp", address)
 	require.NoError(t, err)
 	c := &cutter{listener: l, to: to, open: map[net.Conn]struct{}{}}
 	go c.serve()
@@ -83,8 +91,22 @@ func (c *cutter) serve() {
 	}
 }
 
+// dial connects to the server whose turn it is, or the next that answers.
+func (c *cutter) dial() (to net.Conn, err error) {
+	c.mu.Lock()
+	first := c.turn
+	c.turn++
+	c.mu.Unlock()
+	for i := range c.to {
+		if to, err = net.Dial("tcp", c.to[(first+i)%len(c.to)]); err == nil {
+			return to, nil
+		}
+	}
+	return nil, err
+}
+
 func (c *cutter) pass(from net.Conn) {
-	to, err := net.Dial("tcp", c.to)
+	to, err := c.dial()
 	if err != nil {
 		from.Close()
 		return

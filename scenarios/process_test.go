@@ -2,6 +2,7 @@ package scenarios
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -25,6 +26,7 @@ const logTail = 60
 // process is a program under test. It can be stopped and started again.
 type process struct {
 	name string
+	path string // of its program; empty: plane
 	args []string
 	env  []string // on top of ours
 	dir  string   // where its log is
@@ -43,7 +45,7 @@ func newProcess(t *testing.T, dir, name string, args ...string) *process {
 	t.Cleanup(func() {
 		p.kill9()
 		if t.Failed() {
-			t.Logf("the last of %s (plane %s):\n%s", p.name, strings.Join(p.args, " "), tail(p.log(), logTail))
+			t.Logf("the last of %s (%s %s):\n%s", p.name, cmp.Or(p.path, "plane"), strings.Join(p.args, " "), tail(p.log(), logTail))
 		}
 	})
 	return p
@@ -55,7 +57,7 @@ func (p *process) start(t *testing.T) {
 	out, err := os.OpenFile(p.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	require.NoError(t, err)
 	defer out.Close()
-	p.cmd = exec.Command(*planeBinary, p.args...)
+	p.cmd = exec.Command(cmp.Or(p.path, *planeBinary), p.args...)
 	p.cmd.Env = append(os.Environ(), p.env...)
 	p.cmd.Stdout, p.cmd.Stderr = out, out
 	// A terminal's Ctrl-C is for the tests; it ends with them, however they end.
@@ -191,9 +193,10 @@ func workDir(t *testing.T) string {
 	return dir
 }
 
-// freePort returns a port of this machine that nothing listens on, and never
-// the same twice. It is neither one that Plane gives to backends nor one that
-// Linux gives to outgoing connections.
+// freePort returns a port of this machine that nothing listens on, and that is
+// the test's until it is over, also beside other runs of these tests. It is
+// neither one that Plane gives to backends nor one that Linux gives to outgoing
+// connections.
 func freePort(t *testing.T) int {
 	t.Helper()
 	ports.Lock()
@@ -205,14 +208,35 @@ func freePort(t *testing.T) int {
 		if ports.next++; ports.next > highPort {
 			ports.next = lowPort
 		}
-		l, err := net.Listen("tcp", ":"+strconv.Itoa(ports.next))
-		if err == nil {
-			require.NoError(t, l.Close())
+		if reservePort(t, ports.next) {
 			return ports.next
 		}
 	}
 	require.Fail(t, "no free port", "from %d to %d", lowPort, highPort)
 	return 0
+}
+
+// reservePort takes the lock that stands for a port until the test is over. A
+// look whether it is free does not do: whoever asked for it may not listen yet.
+func reservePort(t *testing.T, port int) bool {
+	t.Helper()
+	dir := filepath.Join(os.TempDir(), fmt.Sprintf("plane-scenario-ports-%d", os.Geteuid()))
+	require.NoError(t, os.MkdirAll(dir, 0o700))
+	lock, err := os.OpenFile(filepath.Join(dir, strconv.Itoa(port)), os.O_CREATE|os.O_RDWR, 0o600)
+	require.NoError(t, err)
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		require.ErrorIs(t, err, syscall.EWOULDBLOCK)
+		require.NoError(t, lock.Close())
+		return false
+	}
+	l, err := net.Listen("tcp", ":"+strconv.Itoa(port))
+	if err != nil {
+		require.NoError(t, lock.Close())
+		return false
+	}
+	require.NoError(t, l.Close())
+	t.Cleanup(func() { lock.Close() })
+	return true
 }
 
 const lowPort, highPort = 32000, 32767

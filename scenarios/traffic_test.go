@@ -135,9 +135,15 @@ const saidEvery = 200 * time.Millisecond
 // openSocket opens one, beside the URL of a backend.
 func openSocket(t *testing.T, url string) *socket {
 	t.Helper()
+	return openSocketBy(t, http.DefaultClient, url)
+}
+
+// openSocketBy opens one by way of a client.
+func openSocketBy(t *testing.T, client *http.Client, url string) *socket {
+	t.Helper()
 	dialing, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	conn, resp, err := websocket.Dial(dialing, strings.Replace(url, "http://", "ws://", 1)+"echo", nil)
+	conn, resp, err := websocket.Dial(dialing, strings.Replace(url, "http", "ws", 1)+"echo", &websocket.DialOptions{HTTPClient: client})
 	if resp != nil && resp.Body != nil {
 		resp.Body.Close()
 	}
