@@ -54,10 +54,8 @@ func (b *benchmark) withHistory(ctx context.Context) (err error) {
 	if err := b.fillPast(ctx, long); err != nil {
 		return fmt.Errorf("fill in the past: %w", err)
 	}
-	for _, database := range []string{"present", "past"} {
-		if err := b.server.exec(ctx, database, "VACUUM (ANALYZE)"); err != nil {
-			return err
-		}
+	if err := b.ready(ctx, map[string]contender{"present": empty, "past": long}); err != nil {
+		return err
 	}
 	if err := b.server.exec(ctx, "postgres", "CHECKPOINT"); err != nil {
 		return err

@@ -9,6 +9,8 @@ import (
 
 	"plane/adapters/clock"
 	"plane/system/name"
+	"plane/system/placement"
+	"plane/system/protocol"
 )
 
 // What both contenders are asked for: a cluster with a few drones, and a
@@ -28,6 +30,14 @@ const (
 var executable = json.RawMessage(`{"image":"registry.example.com/whiteboard:2026-11","pull_policy":"IfNotPresent",` +
 	`"env":{"LOG_LEVEL":"info","REGION":"eu-central-1","STORAGE":"s3://whiteboards/production","FEATURES":"cursors,history"},` +
 	`"resource_limits":{"memory_limit_bytes":268435456,"cpu_period_percent":50},"network_name":"plane"}`)
+
+// What the backends ask for, as a controller reads it from the executable, and
+// what drones have: they state it, as they do by default, and have room for all.
+// 0.5.x knows neither.
+var (
+	asks     = protocol.ResourceLimits{CPUPeriodPercent: 50, MemoryBytes: 256 << 20}.Asks()
+	capacity = placement.Capacity{MilliCPUs: 50_000_000, MemoryBytes: 64 << 40}
+)
 
 // load is how much is done.
 type load struct {

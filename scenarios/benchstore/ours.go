@@ -77,6 +77,7 @@ func (o *ours) register(ctx context.Context) error {
 	for i := range drones {
 		id, err := o.store.RegisterNode(ctx, port.NodeRegistration{
 			Kind: port.DroneNode, Cluster: cluster, Name: fmt.Sprint("dr-", i+1), Controller: "co-bench", Connection: connection(i),
+			Capacity: capacity,
 		})
 		if err != nil {
 			return err
@@ -180,7 +181,7 @@ func (o *ours) connect(ctx context.Context, key string) (port.Connected, error) 
 		Spawn: &port.SpawnParams{
 			BackendID: name.New(name.Backend, clock.Rand{}), ActionID: name.New(name.Action, clock.Rand{}),
 			Cluster: cluster, Executable: executable, Lifetime: lifetime, MaxIdle: maxIdle,
-			BestOf: bestOf, Healthy: healthy, Lease: lease.Default(),
+			BestOf: bestOf, Healthy: healthy, Lease: lease.Default(), Asks: asks,
 		},
 		Token: newToken(), SecretToken: newToken(), TokenLife: tokenLife, PlacementSeed: rand.Uint64(),
 	})
