@@ -17,8 +17,9 @@
 -- The functions are Plane's own programs on the tables. Each locks rows in the
 -- order of their keys (advisory locks of keys, then plane.backend, then
 -- plane.load), so that no two of them wait for each other, and reads the store's
--- clock after that. They forbid themselves plans that are good for tables as
--- small as they were when the plan was made.
+-- clock after that; new rows, which nobody else can hold, come last. They forbid
+-- themselves plans that are good for tables as small as they were when the plan
+-- was made.
 
 -- The clock --------------------------------------------------------------------
 
@@ -118,15 +119,21 @@ create table plane.load (
 	backends bigint not null default 0,
 	millicpus bigint not null default 0,
 	memory bigint not null default 0,
+	spare_backends bigint not null default 0,
+	spare_millicpus bigint not null default 0,
+	spare_memory bigint not null default 0,
 	primary key (drone, stripe)
 ) with (fillfactor = 20);
-comment on table plane.load is 'What drones are promised to: counted in the transactions that add and end backends, so that placement need not count. A drone has eight rows, of which each connection counts in one (plane.stripe): so transactions seldom wait for each other''s commit; what counts is the sum. These are the last locks that such a transaction takes, in order of drone; where a drone has limits, placement takes all of them first and so never overbooks.';
+comment on table plane.load is 'What drones are promised to: counted in the transactions that add and end backends, so that placement need not count. A drone has eight rows, of which each connection counts in one (plane.stripe): so transactions seldom wait for each other''s commit; what is promised is the sum. What a drone has left is shared out among its rows (plane.deal), and a placement takes what it needs out of its own row''s share, so that no two of them overbook a drone. Where that share does not do, it takes all rows, in order, looks at the sums, and shares out anew. Shares never add up to more than what is left; what ended since they were made comes on top.';
 comment on column plane.load.drone is 'The drone''s number.';
 comment on column plane.load.stripe is 'Which of its rows, from 0 to 7.';
 comment on column plane.load.draining is 'Whether it gets no new backends any more; the same in all of its rows. Here and not in plane.node, as a drain has to wait for placements under way.';
 comment on column plane.load.backends is 'How many backends it has that are not terminated: those that were added here less those whose end was counted here.';
 comment on column plane.load.millicpus is 'Thousandths of a processor that these were promised.';
 comment on column plane.load.memory is 'Bytes of memory that these were promised.';
+comment on column plane.load.spare_backends is 'This row''s share of the backends that the drone can still take.';
+comment on column plane.load.spare_millicpus is 'And of the thousandths of a processor,';
+comment on column plane.load.spare_memory is 'and of the bytes of memory, that it has left.';
 
 create view plane.promised as
 	select l.drone, bool_or(l.draining) as draining, sum(l.backends)::bigint as backends, sum(l.millicpus)::bigint as millicpus, sum(l.memory)::bigint as memory
@@ -272,7 +279,7 @@ create table plane.action (
 	backend text collate "C" not null,
 	kind text collate "C" not null check (kind in ('spawn', 'soft', 'hard')),
 	reason text not null,
-	executable json,
+	executable text,
 	renew_at bigint,
 	soft_at bigint,
 	hard_at bigint,
@@ -292,7 +299,7 @@ comment on column plane.action.hard_at is 'The same, for the hard one.';
 comment on constraint action_pkey on plane.action is 'A drone has few actions at a time; all that look for one go through those of its drone.';
 
 create table plane.token (
-	token text collate "C" primary key,
+	token bytea primary key,
 	backend text collate "C" not null,
 	seq bigint not null,
 	secret text not null,
@@ -301,7 +308,7 @@ create table plane.token (
 	expires timestamptz
 ) with (autovacuum_vacuum_insert_scale_factor = 0.2);
 comment on table plane.token is 'Tokens that lead to backends. Those of a backend that has ended lead nowhere, since it is not in plane.backend any more; they are deleted when they expire.';
-comment on column plane.token.token is 'The token. A secret.';
+comment on column plane.token.token is 'The SHA-256 digest of the token. Who reads the table, a backup of it, or what the server writes to its log about a row that is there already, can go nowhere with it.';
 comment on column plane.token.backend is 'Where it leads.';
 comment on column plane.token.seq is 'Its number in plane.seq: revocations with a greater one void it.';
 comment on column plane.token.secret is 'What the backend is shown with each request. A secret.';

@@ -17,6 +17,14 @@ create function plane.token_lock(p_backend text) returns bigint
 comment on function plane.token_lock(text) is
 	'The advisory lock of a backend''s tokens: exclusive for who revokes, shared by those who begin the life of one anew. Who makes a new one needs none: it has its number in plane.seq before the revocation''s or after.';
 
+create function plane.digest(p_token text) returns bytea
+	language sql immutable strict
+	return sha256(convert_to(p_token, 'UTF8'));
+comment on function plane.digest(text) is 'What of a token is kept in plane.token.';
+
+create aggregate plane.total(bigint) (sfunc = int8pl, stype = bigint, initcond = '0');
+comment on aggregate plane.total(bigint) is 'The sum; of none it is 0. PostgreSQL''s own counts in numeric, at several times the cost.';
+
 create function plane.stripe() returns smallint
 	language sql stable
 	return (pg_backend_pid() & 7)::smallint;
@@ -32,14 +40,44 @@ end
 $$;
 comment on function plane.lock_load(bigint[]) is 'Locks all counters of drones, in order.';
 
-create function plane.refuse_drained() returns void
+create function plane.deal(p_drones bigint[]) returns void
 	language plpgsql volatile
+	set plan_cache_mode to force_generic_plan set enable_seqscan to off set enable_hashjoin to off set enable_mergejoin to off set jit to off
 as $$
 begin
-	raise exception using errcode = 'PL001', message = 'a drone was drained during placement';
+	perform plane.lock_load(p_drones);
+	update plane.load l set
+		spare_backends = f.backends / 8 + (l.stripe < f.backends % 8)::integer,
+		spare_millicpus = f.millicpus / 8 + (l.stripe < f.millicpus % 8)::integer,
+		spare_memory = f.memory / 8 + (l.stripe < f.memory % 8)::integer
+	from (
+		select d.id,
+			case when d.max_backends > 0 then greatest(d.max_backends - p.backends, 0) else 1::bigint << 60 end as backends,
+			case when d.millicpus > 0 then greatest(d.millicpus - p.millicpus, 0) else 1::bigint << 60 end as millicpus,
+			case when d.memory > 0 then greatest(d.memory - p.memory, 0) else 1::bigint << 60 end as memory
+		from plane.node d
+		cross join lateral (
+			select sum(l.backends)::bigint as backends, sum(l.millicpus)::bigint as millicpus, sum(l.memory)::bigint as memory
+			from plane.load l where l.drone = d.id
+		) p
+		where d.id = any (p_drones)
+	) f
+	where l.drone = f.id;
 end
 $$;
-comment on function plane.refuse_drained() is 'Takes a placement back.';
+comment on function plane.deal(bigint[]) is
+	'Shares out what drones have left (without a limit: more than anybody asks for) evenly among their counters, each of which can then be drawn on without a look at the others. What ends is left over until the next time.';
+
+create function plane.share(p_millicpus bigint, p_asks_millicpus bigint, p_has_millicpus bigint, p_memory bigint, p_asks_memory bigint, p_has_memory bigint) returns bigint
+	language sql immutable
+	return case
+		when p_asks_millicpus > 0 and p_has_millicpus is null or p_asks_memory > 0 and p_has_memory is null then null
+		else greatest(0,
+			case when p_asks_millicpus > 0 then (p_millicpus + p_asks_millicpus) * 1000 / p_has_millicpus end,
+			case when p_asks_memory > 0 then (p_memory + p_asks_memory) * 1000 / p_has_memory end)
+		end;
+comment on function plane.share is
+	'What share of a drone is promised after one more backend, in thousandths, of the scarcer of the resources that this one asks for; null where one of these has no limit.';
 
 create function plane.unload(p_drones bigint[], p_millicpus bigint[], p_memory bigint[]) returns void
 	language plpgsql volatile
@@ -59,7 +97,7 @@ $$;
 comment on function plane.unload(bigint[], bigint[], bigint[]) is
 	'Takes back what ended backends were promised: for each its drone, and what that promised to it. In order of the drones, as all that count.';
 
-create function plane.issue(p_token text, p_backend text, p_secret text, p_username text, p_data text, p_expires timestamptz) returns void
+create function plane.issue(p_token bytea, p_backend text, p_secret text, p_username text, p_data text, p_expires timestamptz) returns void
 	language plpgsql volatile
 	set plan_cache_mode to force_generic_plan set enable_seqscan to off set jit to off
 as $$
@@ -79,7 +117,7 @@ begin
 		or not exists (select from plane.backend b where b.id = t.backend));
 end
 $$;
-comment on function plane.issue(text, text, text, text, text, timestamptz) is
+comment on function plane.issue(bytea, text, text, text, text, timestamptz) is
 	'Makes a token, or begins the life of one anew that an earlier try of the same connect has made. A revoked one stays void while the backend lives that it was revoked for.';
 
 create type plane.answer as (
@@ -101,17 +139,18 @@ comment on column plane.answer.status is 'Its status; numbers as in plane.step.'
 comment on column plane.answer.cluster is 'Its cluster.';
 comment on column plane.answer.subdomain is 'Its subdomain.';
 comment on column plane.answer.static_token is 'Its static token; empty: the connect''s own token leads there.';
-comment on column plane.answer.drone is 'The number of its drone.';
-comment on column plane.answer.drone_name is 'And its name.';
+comment on column plane.answer.drone is 'If it is the one that the connect wished for: the number of its drone,';
+comment on column plane.answer.drone_name is 'and its name.';
 
 create function plane.connect(
 	p_namespace text[], p_name text[], p_tag text[],
-	p_token text[], p_secret text[], p_username text[], p_data text[], p_life bigint[], p_refuse_static boolean[],
+	p_token bytea[], p_secret text[], p_username text[], p_data text[], p_life bigint[], p_refuse_static boolean[],
 	p_backend text[], p_action text[], p_static text[], p_subdomain text[], p_seed bigint[], p_spawn integer[],
 	s_cluster text[], s_pool text[], s_executable text[],
 	s_lifetime bigint[], s_max_idle bigint[], s_best_of integer[], s_healthy bigint[],
 	s_renew bigint[], s_soft bigint[], s_hard bigint[], s_expiry bigint[],
-	s_millicpus bigint[], s_memory bigint[]
+	s_millicpus bigint[], s_memory bigint[],
+	p_careful boolean
 ) returns setof plane.answer
 	language plpgsql volatile
 	set plan_cache_mode to force_generic_plan set enable_seqscan to off set enable_bitmapscan to off set enable_material to off
@@ -124,35 +163,42 @@ declare
 	v_rest integer[];    -- items that are not as common
 	v_lapsed text[];     -- holders of keys whose lease has expired
 	v_locked text[];     -- those that are locked; null: none yet
-	v_limited boolean;
 	v_items integer[];   -- those that get a new backend,
 	v_old text[];        -- whose keys they take over,
 	v_drones bigint[] := '{}';  -- their drones (null: none takes it),
 	v_names text[] := '{}';     -- what these are called,
 	v_locals bigint[] := '{}';  -- and what their clocks showed
 	v_static boolean;    -- some have static tokens
-	v_drained boolean;
+	v_placed bigint[];   -- the drones that get something,
+	v_short bigint[];    -- and those whose share does not do
 	v_n integer;         -- the item at hand
 	v_s integer;         -- what it would spawn
 	v_of integer;        -- the spawn whose candidates those below are
-	v_count integer;     -- how many of them are drawn from
-	v_draw integer;
-	v_k integer;
-	v_connected boolean;
-	c_drone bigint[]; c_name text[]; c_connected boolean[]; c_local bigint[];
-	c_backends bigint[]; c_millicpus bigint[]; c_memory bigint[]; -- promised
-	h_backends bigint[]; h_millicpus bigint[]; h_memory bigint[]; -- there
+	v_from integer;      -- how many candidates come before those that are drawn from,
+	v_count integer;     -- and how many these are
+	v_k integer;         -- a candidate
+	v_seen integer;      -- how many that have room were looked at,
+	v_shares boolean;    -- and whether all of them have a share,
+	v_best integer;      -- the one with the least share,
+	v_fewest integer;    -- and the one with the fewest backends
+	v_history plane.step[];
+	c_drone bigint[]; c_name text[]; c_local bigint[]; -- the candidates, connected ones first,
+	c_ready integer; c_all integer; -- how many are connected, and how many there are,
+	c_backends bigint[]; c_millicpus bigint[]; c_memory bigint[]; -- what they are promised to,
+	h_backends bigint[]; h_millicpus bigint[]; h_memory bigint[]; -- what they have (null: no limit),
+	c_left bigint[];     -- how many more of what is spawned they can take,
+	c_share bigint[];    -- and what share they will have promised after one more (see plane.share)
 begin
 	-- What is common: keys that are held by backends which can be joined. This
 	-- needs no lock: an answer is as of now.
 	with held as materialized (
-		select i.n::integer as n, b.id, b.status, b.cluster, b.subdomain, b.static_token, b.drone, d.name as drone_name, c.now,
-			i.token, i.secret, i.username, i.data, i.life
+		select i.n::integer as n, b.id, b.status, b.cluster, b.subdomain, b.static_token, c.now, i.token, i.secret, i.username, i.data, i.life,
+			case when b.id = i.backend then b.drone end as drone,
+			case when b.id = i.backend then (select d.name from plane.node d where d.id = b.drone) end as drone_name
 		from (select plane.shows(c.last, c.behind) as now from plane.clock c where c.one) c
-		cross join unnest(p_namespace, p_name, p_tag, p_token, p_secret, p_username, p_data, p_life, p_refuse_static)
-			with ordinality as i (namespace, name, tag, token, secret, username, data, life, refuse_static, n)
+		cross join unnest(p_namespace, p_name, p_tag, p_token, p_secret, p_username, p_data, p_life, p_refuse_static, p_backend)
+			with ordinality as i (namespace, name, tag, token, secret, username, data, life, refuse_static, backend, n)
 		join plane.backend b on b.namespace = i.namespace and b.name = i.name and b.holds
-		join plane.node d on d.id = b.drone
 		where b.lease_end > c.now and b.tag = i.tag and b.status < 60 and (b.static_token = '' or not i.refuse_static)
 	), given as (
 		insert into plane.token (token, backend, seq, secret, username, data, expires)
@@ -175,19 +221,10 @@ begin
 	perform pg_advisory_xact_lock(k.lock) from (
 		select distinct plane.key_lock(p_namespace[r.n], p_name[r.n]) as lock from unnest(v_rest) as r (n) order by 1
 	) k;
-	v_limited := exists (
-		select from (
-			select s_cluster[p_spawn[r.n]] as cluster, s_pool[p_spawn[r.n]] as pool,
-				bool_or(s_millicpus[p_spawn[r.n]] > 0) as millicpus, bool_or(s_memory[p_spawn[r.n]] > 0) as memory
-			from unnest(v_rest) as r (n) group by 1, 2
-		) g
-		join plane.node d on d.cluster = g.cluster and d.kind = 'drone' and d.pool = g.pool
-		where d.max_backends > 0 or d.millicpus > 0 and g.millicpus or d.memory > 0 and g.memory
-	);
 	loop
 		v_now := plane.now();
 		select
-			array_agg(row(r.n, r.outcome, r.holder, r.status, r.cluster, r.subdomain, r.static_token, r.drone, r.drone_name)::plane.answer)
+			array_agg(row(r.n, r.outcome, r.holder, r.status, r.cluster, r.subdomain, r.static_token, null, null)::plane.answer)
 				filter (where r.outcome is not null),
 			array_agg(r.n order by p_spawn[r.n], r.n) filter (where r.outcome is null),
 			array_agg(r.holder order by p_spawn[r.n], r.n) filter (where r.outcome is null),
@@ -195,7 +232,7 @@ begin
 			bool_or(p_static[r.n] <> '') filter (where r.outcome is null)
 		into v_more, v_items, v_old, v_lapsed, v_static
 		from (
-			select r.n, b.id as holder, b.status, b.cluster, b.subdomain, b.static_token, b.drone, d.name as drone_name,
+			select r.n, b.id as holder, b.status, b.cluster, b.subdomain, b.static_token,
 				case
 				when b.lease_end > v_now then case
 					when b.tag <> p_tag[r.n] then 'held'
@@ -206,14 +243,13 @@ begin
 				when b.id <> all (v_locked) then 'again' -- it had not expired at the first look
 				when b.id is not null and v_locked is null then null -- to be locked first
 				when p_backend[r.n] is null then 'unheld'
-				when row_number() over (partition by plane.key_lock(p_namespace[r.n], p_name[r.n]) order by r.n) > 1
+				when row_number() over (partition by plane.key_lock(p_namespace[r.n], p_name[r.n]) order by p_backend[r.n] is null, r.n) > 1
 					or row_number() over (partition by p_backend[r.n] order by r.n) > 1 then 'again' -- another item comes first
 				when p_refuse_static[r.n] and p_static[r.n] <> '' then 'static_user'
 				when x.id is not null or e.id is not null then 'exists'
 				end as outcome
 			from unnest(v_rest) as r (n)
 			left join plane.backend b on b.namespace = p_namespace[r.n] and b.name = p_name[r.n] and b.holds
-			left join plane.node d on d.id = b.drone
 			left join plane.backend x on x.id = p_backend[r.n]
 			left join plane.ended e on e.id = p_backend[r.n]
 		) r;
@@ -224,251 +260,275 @@ begin
 	v_answers := v_answers || v_more;
 
 	if v_items is not null then
-		if v_limited then
-			-- Never overbooked: no other transaction promises these drones
-			-- anything until this one is over.
+		if p_careful then
+			-- What drones have left does not change any more until this is over.
 			perform plane.lock_load(array(
-				select d.id from (select distinct s_cluster[p_spawn[i.n]] as cluster, s_pool[p_spawn[i.n]] as pool from unnest(v_items) as i (n)) g
+				select d.id from (
+					select s_cluster[p_spawn[i.n]] as cluster, s_pool[p_spawn[i.n]] as pool, max(s_healthy[p_spawn[i.n]]) as healthy
+					from unnest(v_items) as i (n) group by 1, 2
+				) g
 				join plane.node d on d.cluster = g.cluster and d.kind = 'drone' and d.pool = g.pool
+				where d.local_time is not null and v_now - d.seen <= plane.us(g.healthy)
 			));
-			v_now := plane.now();
 		end if;
 
 		-- Choose drones.
 		for v_i in 1..cardinality(v_items) loop
 			v_n := v_items[v_i];
 			v_s := p_spawn[v_n];
-			if v_of is null or v_s <> v_of and (s_cluster[v_s], s_pool[v_s], s_healthy[v_s]) <> (s_cluster[v_of], s_pool[v_of], s_healthy[v_of]) then
+			if v_of is null or v_s <> v_of then
+				if v_of is null or (s_cluster[v_s], s_pool[v_s], s_healthy[v_s]) <> (s_cluster[v_of], s_pool[v_of], s_healthy[v_of]) then
+					select array_agg(a.id), array_agg(a.name), count(*) filter (where a.connected), count(*), array_agg(a.local_time),
+						array_agg(a.backends), array_agg(a.millicpus), array_agg(a.memory),
+						array_agg(nullif(a.max_backends, 0)), array_agg(nullif(a.has_millicpus, 0)), array_agg(nullif(a.has_memory, 0))
+					into c_drone, c_name, c_ready, c_all, c_local, c_backends, c_millicpus, c_memory, h_backends, h_millicpus, h_memory
+					from (
+						select d.id, d.name, d.connected, d.local_time, l.backends, l.millicpus, l.memory,
+							d.max_backends, d.millicpus as has_millicpus, d.memory as has_memory
+						from plane.node d
+						cross join lateral (
+							select bool_or(l.draining) as draining, plane.total(l.backends) as backends, plane.total(l.millicpus) as millicpus, plane.total(l.memory) as memory
+							from plane.load l where l.drone = d.id
+						) l
+						where d.cluster = s_cluster[v_s] and d.kind = 'drone' and d.pool = s_pool[v_s]
+							and not l.draining and d.local_time is not null and d.seen >= v_now - plane.us(s_healthy[v_s])
+						order by d.connected desc, hashint8extended(d.id, p_seed[v_n])
+					) a;
+				end if;
 				v_of := v_s;
-				select array_agg(a.id), array_agg(a.name), array_agg(a.connected), array_agg(a.local_time),
-					array_agg(a.backends), array_agg(a.millicpus), array_agg(a.memory),
-					array_agg(a.max_backends), array_agg(a.has_millicpus), array_agg(a.has_memory),
-					coalesce(nullif(count(*) filter (where a.connected), 0), count(*))
-				into c_drone, c_name, c_connected, c_local, c_backends, c_millicpus, c_memory, h_backends, h_millicpus, h_memory, v_count
-				from (
-					select d.id, d.name, d.connected, d.local_time, l.backends, l.millicpus, l.memory,
-						d.max_backends, d.millicpus as has_millicpus, d.memory as has_memory
-					from plane.node d
-					cross join lateral (
-						select bool_or(l.draining) as draining, sum(l.backends)::bigint as backends, sum(l.millicpus)::bigint as millicpus, sum(l.memory)::bigint as memory
-						from plane.load l where l.drone = d.id
-					) l
-					where d.cluster = s_cluster[v_s] and d.kind = 'drone' and d.pool = s_pool[v_s]
-						and not l.draining and d.local_time is not null and v_now - d.seen <= plane.us(s_healthy[v_s])
-					order by d.connected desc, hashint8extended(d.id, p_seed[v_n])
-				) a;
+				select array_agg(coalesce(least(
+						h.backends - c.backends,
+						case when s_millicpus[v_s] > 0 then (h.millicpus - c.millicpus) / s_millicpus[v_s] end,
+						case when s_memory[v_s] > 0 then (h.memory - c.memory) / s_memory[v_s] end), 1::bigint << 60)),
+					array_agg(plane.share(c.millicpus, s_millicpus[v_s], h.millicpus, c.memory, s_memory[v_s], h.memory))
+				into c_left, c_share
+				from unnest(c_backends, c_millicpus, c_memory) with ordinality as c (backends, millicpus, memory, k)
+				join unnest(h_backends, h_millicpus, h_memory) with ordinality as h (backends, millicpus, memory, k) on h.k = c.k;
 			end if;
-			v_k := null;
-			if not v_limited then
-				-- None is full: it is enough to look at those that are drawn, neighbours in an order that is another for each call.
-				for v_i in 1..least(greatest(s_best_of[v_s], 1), v_count) loop
-					v_draw := 1 + ((p_seed[v_n] & 2147483647) + v_i) % v_count;
-					if v_k is null or c_backends[v_draw] < c_backends[v_k] then
-						v_k := v_draw;
+			-- Of the connected ones that have room, neighbours in an order that is
+			-- another for each call, from a place that is drawn; of the others only
+			-- where none of these has room.
+			v_from := 0;
+			v_count := c_ready;
+			v_best := null;
+			while v_count > 0 or v_from = 0 and c_all > 0 loop
+				v_seen := 0;
+				v_shares := true;
+				v_fewest := null;
+				for v_i in 1..v_count loop
+					v_k := v_from + 1 + ((p_seed[v_n] & 2147483647) + v_i) % v_count;
+					continue when c_left[v_k] <= 0;
+					if c_share[v_k] is null then
+						v_shares := false;
+					elsif v_best is null or c_share[v_k] < c_share[v_best]
+						or c_share[v_k] = c_share[v_best] and c_backends[v_k] < c_backends[v_best]
+					then
+						v_best := v_k;
 					end if;
+					if v_fewest is null or c_backends[v_k] < c_backends[v_fewest] then
+						v_fewest := v_k;
+					end if;
+					v_seen := v_seen + 1;
+					exit when v_seen >= s_best_of[v_s];
 				end loop;
-			end if;
-			foreach v_connected in array array[true, false] loop
-				exit when v_k is not null or c_drone is null or not v_limited;
-				with able as (
-					select c.k::integer as k, c.backends,
-						hashint8extended(c.drone, p_seed[v_n]) as draw,
-						(s_millicpus[v_s] = 0 or c.has_millicpus > 0) and (s_memory[v_s] = 0 or c.has_memory > 0) as limited,
-						greatest(
-							case when s_millicpus[v_s] > 0 and c.has_millicpus > 0 then (c.millicpus + s_millicpus[v_s]) * 1000 / c.has_millicpus end,
-							case when s_memory[v_s] > 0 and c.has_memory > 0 then (c.memory + s_memory[v_s]) * 1000 / c.has_memory end,
-							0) as share
-					from unnest(c_drone, c_connected, c_backends, c_millicpus, c_memory, h_backends, h_millicpus, h_memory)
-						with ordinality as c (drone, connected, backends, millicpus, memory, has_backends, has_millicpus, has_memory, k)
-					where c.connected = v_connected
-						and (c.has_backends = 0 or c.backends < c.has_backends)
-						and (s_millicpus[v_s] = 0 or c.has_millicpus = 0 or s_millicpus[v_s] <= c.has_millicpus - c.millicpus)
-						and (s_memory[v_s] = 0 or c.has_memory = 0 or s_memory[v_s] <= c.has_memory - c.memory)
-					order by draw
-					limit greatest(s_best_of[v_s], 1)
-				)
-				select a.k into v_k from able a
-				order by case when (select bool_and(o.limited) from able o) then a.share else 0 end, a.backends, a.draw
-				limit 1;
+				if not v_shares then
+					v_best := v_fewest;
+				end if;
+				exit when v_best is not null or v_from > 0;
+				v_from := c_ready;
+				v_count := c_all - c_ready;
 			end loop;
-			if v_k is not null then
-				c_backends[v_k] := c_backends[v_k] + 1;
-				c_millicpus[v_k] := c_millicpus[v_k] + s_millicpus[v_s];
-				c_memory[v_k] := c_memory[v_k] + s_memory[v_s];
+			if v_best is not null then
+				c_left[v_best] := c_left[v_best] - 1;
+				c_backends[v_best] := c_backends[v_best] + 1;
+				c_millicpus[v_best] := c_millicpus[v_best] + s_millicpus[v_s];
+				c_memory[v_best] := c_memory[v_best] + s_memory[v_s];
+				c_share[v_best] := plane.share(c_millicpus[v_best], s_millicpus[v_s], h_millicpus[v_best], c_memory[v_best], s_memory[v_s], h_memory[v_best]);
 			end if;
-			v_drones := v_drones || c_drone[v_k];
-			v_names := v_names || c_name[v_k];
-			v_locals := v_locals || c_local[v_k];
+			v_drones := v_drones || c_drone[v_best];
+			v_names := v_names || c_name[v_best];
+			v_locals := v_locals || c_local[v_best];
 		end loop;
+
+		-- Count what they are promised, first of all: where a counter's share does not
+		-- do, or a drone was drained since it was looked at, nothing is done yet.
+		with more as materialized (
+			select s.drone, count(*) as backends, sum(s_millicpus[p_spawn[s.n]])::bigint as millicpus, sum(s_memory[p_spawn[s.n]])::bigint as memory
+			from unnest(v_items, v_drones) as s (n, drone) where s.drone is not null
+			group by s.drone order by s.drone
+		), counted as (
+			update plane.load l set
+				backends = l.backends + m.backends, millicpus = l.millicpus + m.millicpus, memory = l.memory + m.memory,
+				spare_backends = l.spare_backends - m.backends, spare_millicpus = l.spare_millicpus - m.millicpus, spare_memory = l.spare_memory - m.memory
+			from more m
+			where l.drone = m.drone and l.stripe = plane.stripe() and (p_careful
+				or not l.draining and l.spare_backends >= m.backends and l.spare_millicpus >= m.millicpus and l.spare_memory >= m.memory)
+			returning l.drone
+		)
+		select array_agg(m.drone) filter (where c.drone is null), array_agg(m.drone) into v_short, v_placed
+		from more m left join counted c on c.drone = m.drone;
+		if v_short is not null then
+			raise exception using errcode = 'PL001', message = 'a closer look at the drones is needed';
+		elsif p_careful and v_placed is not null then
+			perform plane.deal(v_placed);
+		end if;
 
 		if array_remove(v_old, null) <> '{}' then
 			update plane.backend b set holds = false
 			where b.id in (select s.old from unnest(v_old, v_drones) as s (old, drone) where s.drone is not null);
 		end if;
-		insert into plane.backend (id, namespace, name, tag, fencing, lease_end, cluster, drone, subdomain, static_token,
-			made, made_at, lifetime, max_idle, millicpus, memory, status, history)
-		select p_backend[s.n], p_namespace[s.n], p_name[s.n], p_tag[s.n], nextval('plane.fencing'), v_now + plane.us(s_expiry[p_spawn[s.n]]),
-			s_cluster[p_spawn[s.n]], s.drone, p_subdomain[s.n], p_static[s.n],
-			v_now, w.wall, plane.us(nullif(s_lifetime[p_spawn[s.n]], 0)), plane.us(nullif(s_max_idle[p_spawn[s.n]], 0)),
-			s_millicpus[p_spawn[s.n]], s_memory[p_spawn[s.n]],
-			10, array[row(10, w.wall, '', 0, '', '', null, false, '')::plane.step]
-		from unnest(v_items, v_drones) as s (n, drone), (select plane.wall() as wall) w
-		where s.drone is not null;
-		insert into plane.action (drone, id, backend, kind, reason, executable, renew_at, soft_at, hard_at)
-		select s.drone, p_action[s.n], p_backend[s.n], 'spawn', '', s_executable[p_spawn[s.n]]::json,
-			s.local + s_renew[p_spawn[s.n]], s.local + s_soft[p_spawn[s.n]], s.local + s_hard[p_spawn[s.n]]
-		from unnest(v_items, v_drones, v_locals) as s (n, drone, local)
-		where s.drone is not null;
+		-- As of now: drones' clocks were read before, so deadlines that are counted
+		-- from them come before the end of the lease.
+		v_now := plane.now();
+		v_history := array[row(10, plane.wall(), '', 0, '', '', null, false, '')::plane.step];
+		with placed as materialized (
+			select s.n, p_spawn[s.n] as spawn, s.drone, s.local
+			from unnest(v_items, v_drones, v_locals) as s (n, drone, local)
+			where s.drone is not null
+		), made as (
+			insert into plane.backend (id, namespace, name, tag, fencing, lease_end, cluster, drone, subdomain, static_token,
+				made, made_at, lifetime, max_idle, millicpus, memory, status, history)
+			select p_backend[s.n], p_namespace[s.n], p_name[s.n], p_tag[s.n], nextval('plane.fencing'), v_now + plane.us(s_expiry[s.spawn]),
+				s_cluster[s.spawn], s.drone, p_subdomain[s.n], p_static[s.n],
+				v_now, v_history[1].at, plane.us(nullif(s_lifetime[s.spawn], 0)), plane.us(nullif(s_max_idle[s.spawn], 0)),
+				s_millicpus[s.spawn], s_memory[s.spawn], 10, v_history
+			from placed s
+		), told as (
+			insert into plane.action (drone, id, backend, kind, reason, executable, renew_at, soft_at, hard_at)
+			select s.drone, p_action[s.n], p_backend[s.n], 'spawn', '', s_executable[s.spawn],
+				s.local + s_renew[s.spawn], s.local + s_soft[s.spawn], s.local + s_hard[s.spawn]
+			from placed s
+		)
+		insert into plane.token (token, backend, seq, secret, username, data, expires)
+		select p_token[s.n], p_backend[s.n], nextval('plane.seq'), p_secret[s.n], p_username[s.n], p_data[s.n]::json, v_now + plane.us(p_life[s.n])
+		from placed s
+		where p_static[s.n] = '' and p_token[s.n] is not null;
 		if v_static then
 			insert into plane.token (token, backend, seq, secret)
-			select p_static[s.n], p_backend[s.n], nextval('plane.seq'), ''
+			select plane.digest(p_static[s.n]), p_backend[s.n], nextval('plane.seq'), ''
 			from unnest(v_items, v_drones) as s (n, drone)
 			where s.drone is not null and p_static[s.n] <> ''
 			on conflict do nothing;
-		end if;
-		with placed as (
-			update plane.load l
-			set backends = l.backends + more.backends, millicpus = l.millicpus + more.millicpus, memory = l.memory + more.memory
-			from (
-				select s.drone, count(*) as backends, sum(s_millicpus[p_spawn[s.n]]) as millicpus, sum(s_memory[p_spawn[s.n]]) as memory
-				from unnest(v_items, v_drones) as s (n, drone) where s.drone is not null
-				group by s.drone order by s.drone
-			) more
-			where l.drone = more.drone and l.stripe = plane.stripe()
-			returning l.draining
-		)
-		select bool_or(p.draining) into v_drained from placed p;
-		if v_drained then
-			perform plane.refuse_drained();
 		end if;
 		v_answers := v_answers || array(
 			select row(s.n, case when s.drone is null then 'no_drone' else 'ok' end, p_backend[s.n], 10,
 				s_cluster[p_spawn[s.n]], p_subdomain[s.n], p_static[s.n], s.drone, s.name)::plane.answer
 			from unnest(v_items, v_drones, v_names) as s (n, drone, name)
 		);
-		insert into plane.token (token, backend, seq, secret, username, data, expires)
-		select p_token[s.n], p_backend[s.n], nextval('plane.seq'), p_secret[s.n], p_username[s.n], p_data[s.n]::json, v_now + plane.us(p_life[s.n])
-		from unnest(v_items, v_drones) as s (n, drone)
-		where s.drone is not null and p_static[s.n] = '' and p_token[s.n] is not null;
 	end if;
 	return query select a.* from unnest(v_answers) a;
 end
 $$;
 comment on function plane.connect is
-	'Store.Connect of many items: each finds the backend that holds its key, or gives the key to a new one (p_backend; null: only finds), and makes its token (null: none). What is spawned is much the same for many, so it is not among the items'' parameters, but p_spawn says where it is among those whose names begin with s_. The answers come in any order. Where a drone was drained meanwhile it fails with PL001 and has done nothing; call it again. Where a token or a backend of the same name is there already it fails with 23505.';
+	'Store.Connect of many items: each finds the backend that holds its key, or gives the key to a new one (p_backend; null: only finds), and makes its token (null: none). What is spawned is much the same for many, so it is not among the items'' parameters, but p_spawn says where it is among those whose names begin with s_. The answers come in any order. Where the shares of the drones that are chosen do not do it fails with PL001, and p_careful is called for, which looks at all that drones have left, one transaction at a time. Where a token or a backend of the same name is there already it fails with 23505.';
 
 create function plane.connect_late(
 	p_namespace text, p_name text, p_tag text,
-	p_token text, p_secret text, p_username text, p_data text, p_life bigint, p_refuse_static boolean,
+	p_token bytea, p_secret text, p_username text, p_data text, p_life bigint, p_refuse_static boolean,
 	p_backend text, p_action text, p_static text, p_subdomain text, p_seed bigint,
 	p_cluster text, p_pool text, p_executable text,
 	p_lifetime bigint, p_max_idle bigint, p_best_of integer, p_healthy bigint,
 	p_renew bigint, p_soft bigint, p_hard bigint, p_expiry bigint,
 	p_millicpus bigint, p_memory bigint
-) returns setof plane.answer
+) returns text[]
 	language plpgsql volatile
 	set plan_cache_mode to force_generic_plan set enable_seqscan to off set jit to off
 as $$
 declare
 	v plane.answer;
 begin
-	for v in
-		select * from plane.connect(
-			array[p_namespace], array[p_name], array[p_tag], array[null], array[p_secret], array[p_username], array[p_data], array[p_life],
-			array[p_refuse_static], array[p_backend], array[p_action], array[p_static], array[p_subdomain], array[p_seed], array[1],
-			array[p_cluster], array[p_pool], array[p_executable], array[p_lifetime], array[p_max_idle], array[p_best_of], array[p_healthy],
-			array[p_renew], array[p_soft], array[p_hard], array[p_expiry], array[p_millicpus], array[p_memory])
-	loop
-		if v.outcome = 'ok' and v.static_token = '' then
-			perform plane.issue(p_token, v.backend, p_secret, p_username, p_data, plane.now() + plane.us(p_life));
-		end if;
-		return next v;
-	end loop;
+	select * into v from plane.connect(
+		array[p_namespace], array[p_name], array[p_tag], array[null::bytea], array[p_secret], array[p_username], array[p_data], array[p_life],
+		array[p_refuse_static], array[p_backend], array[p_action], array[p_static], array[p_subdomain], array[p_seed], array[1],
+		array[p_cluster], array[p_pool], array[p_executable], array[p_lifetime], array[p_max_idle], array[p_best_of], array[p_healthy],
+		array[p_renew], array[p_soft], array[p_hard], array[p_expiry], array[p_millicpus], array[p_memory], true);
+	if v.outcome = 'ok' and v.static_token = '' then
+		perform plane.issue(p_token, v.backend, p_secret, p_username, p_data, plane.now() + plane.us(p_life));
+	end if;
+	return array[v.outcome, v.backend, v.status::text, v.cluster, v.subdomain, v.static_token, v.drone::text, v.drone_name];
 end
 $$;
 comment on function plane.connect_late is
-	'plane.connect of one item, whose token may be there already: this is perhaps a late try of a connect that has made it.';
+	'plane.connect of one item, with care, whose token may be there already: this is perhaps a late try of a connect that has made it. It returns what is in plane.answer, as an array, which for one costs less than a row.';
 
-create function plane.connect_one(
+create function plane.connect_new(
 	p_namespace text, p_name text, p_tag text,
-	p_token text, p_secret text, p_username text, p_data text, p_life bigint, p_refuse_static boolean,
+	p_token bytea, p_secret text, p_username text, p_data text, p_life bigint, p_refuse_static boolean,
 	p_backend text, p_action text, p_static text, p_subdomain text, p_seed bigint,
 	p_cluster text, p_pool text, p_executable text,
 	p_lifetime bigint, p_max_idle bigint, p_best_of integer, p_healthy bigint,
 	p_renew bigint, p_soft bigint, p_hard bigint, p_expiry bigint,
-	p_millicpus bigint, p_memory bigint
-) returns setof plane.answer
+	p_millicpus bigint, p_memory bigint,
+	p_taken boolean
+) returns text[]
 	language plpgsql volatile
 	set plan_cache_mode to force_generic_plan set enable_seqscan to off set enable_bitmapscan to off set jit to off
 as $$
 declare
-	v_locked boolean;
-	v_now timestamptz;
-	v_wall timestamptz;
-	v_good boolean;
-	v_id text; v_status smallint; v_cluster text; v_subdomain text; -- of the backend that holds the key
-	v_drone bigint; v_name text; v_local bigint; -- its drone, what that is called, and what its clock showed
-	v_drained boolean;
+	v_drone bigint; v_name text;
+	v_able boolean;    -- all that were drawn can take it
+	v_local bigint;    -- what the drone's clock showed,
+	v_now timestamptz; -- as of when, or before
 begin
-	select b.lease_end > c.now and b.tag = p_tag and b.status < 60 and b.static_token = '', c.now, b.id, b.status, b.cluster, b.subdomain, b.drone, d.name
-	into v_good, v_now, v_id, v_status, v_cluster, v_subdomain, v_drone, v_name
-	from plane.backend b
-	join plane.node d on d.id = b.drone
-	cross join (select plane.shows(c.last, c.behind) as now from plane.clock c where c.one) c
-	where b.namespace = p_namespace and b.name = p_name and b.holds;
-	if v_good then
-		insert into plane.token (token, backend, seq, secret, username, data, expires)
-		values (p_token, v_id, nextval('plane.seq'), p_secret, p_username, p_data::json, v_now + plane.us(p_life));
-		return query select 1, 'ok', v_id, v_status, v_cluster, v_subdomain, '', v_drone, v_name;
-		return;
-	elsif v_id is null and p_backend is not null and p_static = '' then
-		v_locked := pg_advisory_xact_lock(plane.key_lock(p_namespace, p_name)) is null;
-		select a.id, a.name, a.local_time, a.now into v_drone, v_name, v_local, v_now
+	if not p_taken and p_backend is not null and p_static = '' and pg_advisory_xact_lock(plane.key_lock(p_namespace, p_name)) is not null then
+		select o.id, o.name, o.able, o.local_time, o.now into v_drone, v_name, v_able, v_local, v_now
 		from (
-			select d.id, d.name, d.local_time, d.connected, c.now,
-				bool_or(d.max_backends > 0 or d.millicpus > 0 and p_millicpus > 0 or d.memory > 0 and p_memory > 0) over () as limited
-			from plane.node d
-			cross join (select plane.shows(c.last, c.behind) as now from plane.clock c where c.one) c
-			where d.cluster = p_cluster and d.kind = 'drone' and d.pool = p_pool
-				and d.local_time is not null and c.now - d.seen <= plane.us(p_healthy)
-			order by d.connected desc, hashint8extended(d.id, p_seed)
-			limit greatest(p_best_of, 1)
-		) a
-		cross join lateral (select sum(l.backends) as backends, bool_or(l.draining) as draining from plane.load l where l.drone = a.id) l
-		where not a.limited and not l.draining and not exists (select from plane.ended e where e.id = p_backend)
-		order by a.connected desc, l.backends
+			select a.id, a.name, a.local_time, a.now, a.connected, l.backends,
+				not l.draining and l.backends < coalesce(a.max_backends, l.backends + 1)
+					and (p_millicpus = 0 or p_millicpus <= coalesce(a.millicpus - l.millicpus, p_millicpus))
+					and (p_memory = 0 or p_memory <= coalesce(a.memory - l.memory, p_memory)) as able,
+				x.share, bool_and(x.share is not null) over () as shares
+			from (
+				select d.id, d.name, d.local_time, d.connected, c.now,
+					nullif(d.max_backends, 0) as max_backends, nullif(d.millicpus, 0) as millicpus, nullif(d.memory, 0) as memory
+				from (select k.now, k.now - plane.us(p_healthy) as since from (select plane.shows(k.last, k.behind) as now from plane.clock k where k.one offset 0) k) c
+				cross join plane.node d
+				where d.cluster = p_cluster and d.kind = 'drone' and d.pool = p_pool and d.local_time is not null and d.seen >= c.since
+				order by d.connected desc, hashint8extended(d.id, p_seed)
+				limit greatest(p_best_of, 1)
+			) a
+			cross join lateral (
+				select bool_or(l.draining) as draining, plane.total(l.backends) as backends, plane.total(l.millicpus) as millicpus, plane.total(l.memory) as memory
+				from plane.load l where l.drone = a.id
+			) l
+			cross join lateral (select plane.share(l.millicpus, p_millicpus, a.millicpus, l.memory, p_memory, a.memory) as share) x
+		) o
+		order by o.able, o.connected desc, case when o.shares then o.share end, o.backends
 		limit 1;
-		if found then
-			v_wall := plane.wall();
-			insert into plane.backend (id, namespace, name, tag, fencing, lease_end, cluster, drone, subdomain, static_token,
-				made, made_at, lifetime, max_idle, millicpus, memory, status, history)
-			values (p_backend, p_namespace, p_name, p_tag, nextval('plane.fencing'), v_now + plane.us(p_expiry), p_cluster, v_drone, p_subdomain, '',
-				v_now, v_wall, plane.us(nullif(p_lifetime, 0)), plane.us(nullif(p_max_idle, 0)), p_millicpus, p_memory,
-				10, array[row(10, v_wall, '', 0, '', '', null, false, '')::plane.step]);
-			insert into plane.action (drone, id, backend, kind, reason, executable, renew_at, soft_at, hard_at)
-			values (v_drone, p_action, p_backend, 'spawn', '', p_executable::json, v_local + p_renew, v_local + p_soft, v_local + p_hard);
-			insert into plane.token (token, backend, seq, secret, username, data, expires)
-			values (p_token, p_backend, nextval('plane.seq'), p_secret, p_username, p_data::json, v_now + plane.us(p_life));
-			update plane.load l set backends = l.backends + 1, millicpus = l.millicpus + p_millicpus, memory = l.memory + p_memory
-			where l.drone = v_drone and l.stripe = plane.stripe()
-			returning l.draining into v_drained;
-			if v_drained then
-				perform plane.refuse_drained();
+		if v_able and not exists (select from plane.ended e where e.id = p_backend) then
+			update plane.load l set
+				backends = l.backends + 1, millicpus = l.millicpus + p_millicpus, memory = l.memory + p_memory,
+				spare_backends = l.spare_backends - 1, spare_millicpus = l.spare_millicpus - p_millicpus, spare_memory = l.spare_memory - p_memory
+			where l.drone = v_drone and l.stripe = plane.stripe() and not l.draining
+				and l.spare_backends >= 1 and l.spare_millicpus >= p_millicpus and l.spare_memory >= p_memory;
+			if found then
+				with told as (
+					insert into plane.action (drone, id, backend, kind, reason, executable, renew_at, soft_at, hard_at)
+					values (v_drone, p_action, p_backend, 'spawn', '', p_executable, v_local + p_renew, v_local + p_soft, v_local + p_hard)
+				), given as (
+					insert into plane.token (token, backend, seq, secret, username, data, expires)
+					values (p_token, p_backend, nextval('plane.seq'), p_secret, p_username, p_data::json, v_now + plane.us(p_life))
+				)
+				insert into plane.backend (id, namespace, name, tag, fencing, lease_end, cluster, drone, subdomain, static_token,
+					made, made_at, lifetime, max_idle, millicpus, memory, status, history)
+				select p_backend, p_namespace, p_name, p_tag, nextval('plane.fencing'), v_now + plane.us(p_expiry), p_cluster, v_drone, p_subdomain, '',
+					v_now, w.wall, plane.us(nullif(p_lifetime, 0)), plane.us(nullif(p_max_idle, 0)), p_millicpus, p_memory,
+					10, array[row(10, w.wall, '', 0, '', '', null, false, '')::plane.step]
+				from (select plane.wall() as wall) w;
+				return array['ok', p_backend, '10', p_cluster, p_subdomain, '', v_drone::text, v_name];
 			end if;
-			return query select 1, 'ok', p_backend, 10::smallint, p_cluster, p_subdomain, '', v_drone, v_name;
-			return;
 		end if;
 	end if;
-	return query select * from plane.connect_late(
+	return plane.connect_late(
 		p_namespace, p_name, p_tag, p_token, p_secret, p_username, p_data, p_life, p_refuse_static,
 		p_backend, p_action, p_static, p_subdomain, p_seed, p_cluster, p_pool, p_executable, p_lifetime, p_max_idle, p_best_of, p_healthy,
 		p_renew, p_soft, p_hard, p_expiry, p_millicpus, p_memory);
 end
 $$;
-comment on function plane.connect_one is
-	'plane.connect of one item. What is common is done here, at half the cost: the key is held by a backend that can be joined, or free, and no drone has limits that matter. All else is left to plane.connect_late. Where that cannot be seen without a closer look (a token that is there already, a key that others take just now) it fails with 23505; then plane.connect_late is to be called.';
+comment on function plane.connect_new is
+	'plane.connect of one item whose key cannot be joined: held by a backend all the same (p_taken), or by none that can be seen. What is common is done here, at half the cost: the key is free, and the shares of the drones do. All else is left to plane.connect_late. Where that cannot be seen without a closer look (a token that is there already, a key that others take just now) it fails with 23505; then plane.connect_late is to be called.';
 
-create function plane.route(p_token text) returns table (
+create function plane.route(p_token bytea) returns table (
 	backend text, address text, cluster text, subdomain text, status smallint, secret text, username text, data text, static boolean, left_ms bigint
 )
 	language plpgsql volatile
@@ -480,11 +540,11 @@ begin
 	select b.id, b.address, b.cluster, b.subdomain, b.status, t.secret, t.username, t.data::text, t.expires is null,
 		floor(extract(epoch from t.expires - plane.now()) * 1000)::bigint
 	from plane.token t join plane.backend b on b.id = t.backend
-	where t.token = p_token and b.status < 60 
+	where t.token = p_token and b.status < 60
 		and not exists (select from plane.revocation r where r.backend = t.backend and r.username = t.username and r.id > t.seq);
 end
 $$;
-comment on function plane.route(text) is 'Store.RouteToken: where a token leads, and for how many milliseconds; no row: nowhere.';
+comment on function plane.route(bytea) is 'Store.RouteToken: where a token leads, and for how many milliseconds; no row: nowhere.';
 
 create function plane.revoke(p_backend text, p_username text) returns boolean
 	language plpgsql volatile
@@ -545,7 +605,7 @@ begin
 		values (v.id, v.namespace, v.name, v.tag, v.cluster, v.drone, v.made_at, p_now, v.history || p_end);
 		delete from plane.action a where a.drone = v.drone and a.backend = v.id;
 		if v.static_token <> '' then
-			delete from plane.token t where t.token = v.static_token;
+			delete from plane.token t where t.token = plane.digest(v.static_token);
 		end if;
 	end if;
 	return v;
@@ -733,6 +793,7 @@ begin
 		if v_id is not null then
 			if p_kind = 'drone' then
 				insert into plane.load (drone, stripe) select v_id, generate_series(0, 7);
+				perform plane.deal(array[v_id]);
 			end if;
 			return v_id;
 		end if;
@@ -744,6 +805,9 @@ begin
 		local_time = case when n.connection = p_connection then n.local_time end,
 		connection = p_connection, connected = true, seen = v_now, beat = v_now
 	where n.id = v_id;
+	if p_kind = 'drone' then
+		perform plane.deal(array[v_id]);
+	end if;
 	return v_id;
 end
 $$;

@@ -187,7 +187,7 @@ func TestCombinerUnclearFailureIsToldToAllAndNotRepeated(t *testing.T) {
 }
 
 func TestCombinerRepeatsWhatTheServerTookBackWhole(t *testing.T) {
-	for _, code := range []string{codeDeadlock, codeSerialization, codeDrained} {
+	for _, code := range []string{codeDeadlock, codeSerialization} {
 		t.Run(code, func(t *testing.T) {
 			left := 2
 			s := &server{answer: func([]int) error {

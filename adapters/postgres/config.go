@@ -126,12 +126,22 @@ func (c Config) warnUnverified(url string) error {
 	return nil
 }
 
-// direct has the server hold the session to limits, unless the URL says
+// plans are set for each session, so that statements are planned once, for
+// tables as large as they may become, as the database's functions are.
+var plans = map[string]string{
+	"plan_cache_mode": "force_generic_plan",
+	"enable_seqscan":  "off",
+	"jit":             "off",
+}
+
+// direct has the server hold the session to limits and plans, unless the URL says
 // otherwise. A pooler would refuse them.
 func direct(cc *pgx.ConnConfig) {
-	for name, value := range limits {
-		if cc.RuntimeParams[name] == "" {
-			cc.RuntimeParams[name] = value
+	for _, settings := range []map[string]string{limits, plans} {
+		for name, value := range settings {
+			if cc.RuntimeParams[name] == "" {
+				cc.RuntimeParams[name] = value
+			}
 		}
 	}
 }

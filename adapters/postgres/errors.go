@@ -13,7 +13,7 @@ const (
 	codeUnique        = "23505"
 	codeSerialization = "40001"
 	codeDeadlock      = "40P01"
-	codeDrained       = "PL001"
+	codeCareful       = "PL001"
 	codeNotFound      = "PL404"
 )
 
@@ -39,7 +39,7 @@ func insist(fn func() error) error {
 			return err
 		}
 		switch code(err) {
-		case codeSerialization, codeDeadlock, codeDrained:
+		case codeSerialization, codeDeadlock:
 		default:
 			if _, refused := errors.AsType[*pgconn.ConnectError](err); refused || !pgconn.SafeToRetry(err) || pgconn.Timeout(err) {
 				return err

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -18,9 +17,6 @@ import (
 // RouteToken implements port.Store.
 func (s *Store) RouteToken(ctx context.Context, token string) (port.Route, error) {
 	unknown := fmt.Errorf("token: %w", port.ErrNotFound)
-	if strings.ContainsAny(token, "\x00\x01") {
-		return port.Route{}, unknown
-	}
 	var (
 		info       protocol.RouteInfo
 		subdomain  string
@@ -29,7 +25,7 @@ func (s *Store) RouteToken(ctx context.Context, token string) (port.Route, error
 		static     bool
 		left       *int64
 	)
-	err := s.pool.QueryRow(ctx, "select backend, address, cluster, subdomain, status, secret, username, data, static, left_ms from plane.route($1::text)", text(token)).
+	err := s.pool.QueryRow(ctx, "select backend, address, cluster, subdomain, status, secret, username, data, static, left_ms from plane.route($1::bytea)", digest(token)).
 		Scan(&info.BackendID, &info.Address, &info.Cluster, &subdomain, &status, &info.SecretToken, &user, &data, &static, &left)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):

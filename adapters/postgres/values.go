@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"strings"
 	"time"
@@ -21,6 +22,13 @@ func text(s string) string { return toText.Replace(strings.ToValidUTF8(s, "\uFFF
 
 // plain is the reverse of text.
 func plain(s string) string { return fromText.Replace(s) }
+
+// digest is what of a token is stored. It is all that is needed to find one, and
+// whoever sees it can go nowhere with it.
+func digest(token string) []byte {
+	sum := sha256.Sum256([]byte(token))
+	return sum[:]
+}
 
 // optional is text, where there is one.
 func optional(s *string) *string {

@@ -32,7 +32,7 @@ const (
 			LATERAL (SELECT plane.now() - interval '30 days' + n * interval '29 days' / $3::bigint AS at) t`
 	pastTokens = `
 		INSERT INTO plane.token (token, backend, seq, secret, username, expires)
-		SELECT replace(encode(sha256(('token ' || n)::bytea), 'base64'), '=', ''), substr(md5('backend ' || n), 1, 14), 0,
+		SELECT plane.digest('token ' || n), substr(md5('backend ' || n), 1, 14), 0,
 			replace(encode(sha256(('secret ' || n)::bytea), 'base64'), '=', ''), 'user-' || n % 100000,
 			plane.now() - interval '30 days' + n * interval '29 days' / $3::bigint
 		FROM generate_series($1::bigint, $2) n`

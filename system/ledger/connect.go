@@ -29,16 +29,18 @@ func (l *Ledger) Connect(now time.Time, p port.ConnectParams) (port.Connected, e
 	if b.staticToken == "" {
 		l.issue(now, b, p)
 	}
-	return port.Connected{
+	c := port.Connected{
 		BackendID:   b.id,
 		Spawned:     p.Spawn != nil && p.Spawn.BackendID == b.id,
 		Status:      b.state.Status,
 		Cluster:     b.cluster,
 		Subdomain:   b.subdomain,
 		StaticToken: b.staticToken,
-		Drone:       b.drone.name,
-		DroneID:     b.drone.id,
-	}, nil
+	}
+	if c.Spawned {
+		c.Drone, c.DroneID = b.drone.name, b.drone.id
+	}
+	return c, nil
 }
 
 // join refuses a connection to what holds the key, or returns nil.

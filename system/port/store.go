@@ -226,8 +226,9 @@ type Connected struct {
 	Cluster     string
 	Subdomain   string
 	StaticToken string // empty unless the backend has one
-	Drone       string
-	DroneID     NodeID
+	// Drone and DroneID say where it runs, when it was spawned.
+	Drone   string
+	DroneID NodeID
 }
 
 // Route is where a token leads.
