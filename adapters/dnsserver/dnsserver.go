@@ -7,9 +7,10 @@
 // than 1232 bytes over UDP (less if the client takes less, and 512 where it does
 // not say): what is longer is answered "truncated", and whole over TCP. Over UDP
 // each network gets a limited number of answers a second. Connections are limited,
-// in all and for each network, and in how long they may be silent and how much
-// they may ask. What is under way at once is limited; beyond, and when no
-// controller answers, SERVFAIL is told at once.
+// in all and for each network, and in how long they may be silent, may leave
+// answers unread, and how much they may ask; none of them holds up the server's
+// end. What is under way at once is limited; beyond, and when no controller
+// answers, SERVFAIL is told at once.
 //
 // Questions are answered as RFC 1035 and its successors want: responses and what
 // has no whole header are not answered, malformed messages are FORMERR, other
@@ -43,11 +44,15 @@ type Config struct {
 	MaxConnections, MaxPerNetwork int
 	// MaxPerConnection is how many questions one connection may bring.
 	MaxPerConnection int
-	// ReadTimeout is how long the first question on a connection may take,
-	// IdleTimeout each later one.
+	// ReadTimeout is how long the first question on a connection may take, and
+	// every answer until the client has room for it; IdleTimeout is for each later
+	// question.
 	ReadTimeout, IdleTimeout time.Duration
 	// MaxAtOnce is how many questions may wait for a controller.
 	MaxAtOnce int
+	// Grace is how long questions may take that are under way when the server is
+	// to end.
+	Grace time.Duration
 }
 
 // DefaultConfig is generous to resolvers, of which a network seldom has many.
@@ -55,6 +60,7 @@ func DefaultConfig() Config {
 	return Config{
 		RateLimit: 200, MaxConnections: 1000, MaxPerNetwork: 100, MaxPerConnection: 1000,
 		ReadTimeout: 3 * time.Second, IdleTimeout: 10 * time.Second, MaxAtOnce: 4096,
+		Grace: 3 * time.Second,
 	}
 }
 
@@ -63,7 +69,7 @@ func (c Config) Validate() error {
 	if c.RateLimit < 0 || c.RateLimit > 1_000_000 {
 		return fmt.Errorf("rate limit: want 0 (none) to 1,000,000 answers a second, not %d", c.RateLimit)
 	}
-	if min(c.MaxConnections, c.MaxPerNetwork, c.MaxPerConnection, c.MaxAtOnce) < 1 || min(c.ReadTimeout, c.IdleTimeout) <= 0 {
+	if min(c.MaxConnections, c.MaxPerNetwork, c.MaxPerConnection, c.MaxAtOnce) < 1 || min(c.ReadTimeout, c.IdleTimeout, c.Grace) <= 0 {
 		return errors.New("dnsserver: every limit and every time must be positive")
 	}
 	return nil
@@ -135,7 +141,7 @@ func New(cfg Config, z *zone.Zone, challenges port.ChallengeReader, log *slog.Lo
 	}
 	return &Server{
 		cfg: cfg, zone: z, challenges: challenges, log: log, limit: newRateLimit(cfg.RateLimit), began: time.Now(),
-		busy: make(chan struct{}, cfg.MaxAtOnce), listener: &limitedListener{most: cfg.MaxConnections, mostPerNetwork: cfg.MaxPerNetwork, open: map[netip.Prefix]int{}},
+		busy: make(chan struct{}, cfg.MaxAtOnce), listener: newLimitedListener(cfg),
 	}, nil
 }
 
@@ -145,10 +151,6 @@ func (s *Server) Counts() Counts {
 		Questions: s.questions.Load(), Limited: s.limited.Load(), Unavailable: s.unavailable.Load(), Connections: s.listener.size(),
 	}
 }
-
-// stopping is how long questions may take that are under way when the context
-// ends.
-const stopping = 3 * time.Second
 
 // Serve answers until the context ends, and returns its cause; it closes the
 // sockets. It is called once.
@@ -172,12 +174,13 @@ func (s *Server) Serve(ctx context.Context, sockets *Sockets) error {
 	}
 	g.Go(func() error {
 		<-ctx.Done()
-		grace, cancel := context.WithTimeout(life, stopping)
+		grace, cancel := context.WithTimeout(life, s.cfg.Grace)
 		defer cancel()
 		udp.stop(grace) // what is not done by then is given up,
 		_ = tcp.ShutdownContext(grace)
 		_ = sockets.Close() // and a server that had not yet begun does not begin
 		end()
+		s.listener.closeAll()
 		return context.Cause(ctx)
 	})
 	return g.Wait()
@@ -186,7 +189,7 @@ func (s *Server) Serve(ctx context.Context, sockets *Sockets) error {
 func (s *Server) overTCP() *dns.Server {
 	return &dns.Server{
 		Handler: dns.HandlerFunc(s.serve), MsgAcceptFunc: accept, MaxTCPQueries: s.cfg.MaxPerConnection,
-		ReadTimeout: s.cfg.ReadTimeout, WriteTimeout: s.cfg.ReadTimeout, IdleTimeout: func() time.Duration { return s.cfg.IdleTimeout },
+		ReadTimeout: s.cfg.ReadTimeout, IdleTimeout: func() time.Duration { return s.cfg.IdleTimeout },
 	}
 }
 

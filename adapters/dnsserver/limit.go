@@ -2,8 +2,10 @@ package dnsserver
 
 import (
 	"hash/maphash"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -86,64 +88,101 @@ func network(a netip.Addr) netip.Prefix {
 	return p
 }
 
-// limitedListener closes connections beyond its limits at once: those that are
-// open are served, and end soon by their idle time.
+// limitedListener closes connections beyond its limits at once, and can close
+// those that are open. It gives each of them so long for every write: whoever asks
+// and does not read holds nothing up, not even the server's end.
 type limitedListener struct {
 	net.Listener
 	most, mostPerNetwork int
+	write                time.Duration
 
-	mu   sync.Mutex
-	open map[netip.Prefix]int
-	all  int
+	mu       sync.Mutex
+	networks map[netip.Prefix]int
+	open     map[*limitedConn]struct{}
+}
+
+func newLimitedListener(cfg Config) *limitedListener {
+	return &limitedListener{
+		most: cfg.MaxConnections, mostPerNetwork: cfg.MaxPerNetwork, write: cfg.ReadTimeout,
+		networks: map[netip.Prefix]int{}, open: map[*limitedConn]struct{}{},
+	}
 }
 
 func (l *limitedListener) Accept() (net.Conn, error) {
 	for {
-		c, err := l.Listener.Accept()
+		accepted, err := l.Listener.Accept()
 		if err != nil {
 			return nil, err
 		}
-		n := network(addressOf(c.RemoteAddr()))
-		if l.enter(n) {
-			return &limitedConn{Conn: c, leave: sync.OnceFunc(func() { l.leave(n) })}, nil
+		c := &limitedConn{Conn: accepted, listener: l, network: network(addressOf(accepted.RemoteAddr()))}
+		if l.enter(c) {
+			return c, nil
 		}
-		_ = c.Close() // nothing was said yet
+		_ = accepted.Close() // nothing was said yet
 	}
 }
 
-func (l *limitedListener) enter(n netip.Prefix) bool {
+func (l *limitedListener) enter(c *limitedConn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.all >= l.most || l.open[n] >= l.mostPerNetwork {
+	if len(l.open) >= l.most || l.networks[c.network] >= l.mostPerNetwork {
 		return false
 	}
-	l.all++
-	l.open[n]++
+	l.open[c] = struct{}{}
+	l.networks[c.network]++
 	return true
 }
 
-func (l *limitedListener) leave(n netip.Prefix) {
+// leave may be called again.
+func (l *limitedListener) leave(c *limitedConn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.all--
-	if l.open[n]--; l.open[n] == 0 {
-		delete(l.open, n)
+	if _, in := l.open[c]; !in {
+		return
+	}
+	delete(l.open, c)
+	if l.networks[c.network]--; l.networks[c.network] == 0 {
+		delete(l.networks, c.network)
 	}
 }
 
 func (l *limitedListener) size() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.all
+	return len(l.open)
 }
 
+// closeAll closes the connections that are open.
+func (l *limitedListener) closeAll() {
+	l.mu.Lock()
+	open := slices.Collect(maps.Keys(l.open))
+	l.mu.Unlock()
+	for _, c := range open {
+		_ = c.Close() // whoever is at the other end had its time
+	}
+}
+
+// limitedConn is a connection of a limitedListener. The library sets no deadline
+// for what it writes.
 type limitedConn struct {
 	net.Conn
-	leave func()
+	listener *limitedListener
+	network  netip.Prefix
+}
+
+// Write closes the connection when it fails: what came through, if anything, is
+// half an answer.
+func (c *limitedConn) Write(b []byte) (int, error) {
+	_ = c.SetWriteDeadline(time.Now().Add(c.listener.write)) // one that is closed fails below
+	n, err := c.Conn.Write(b)
+	if err != nil {
+		_ = c.Close() // it may be closed
+	}
+	return n, err
 }
 
 func (c *limitedConn) Close() error {
-	defer c.leave()
+	defer c.listener.leave(c)
 	return c.Conn.Close()
 }
 
