@@ -7,10 +7,10 @@
 // than 1232 bytes over UDP (less if the client takes less, and 512 where it does
 // not say): what is longer is answered "truncated", and whole over TCP. Over UDP
 // each network gets a limited number of answers a second. Connections are limited,
-// in all and for each network, and in how long they may be silent, may leave
-// answers unread, and how much they may ask; none of them holds up the server's
-// end. What is under way at once is limited; beyond, and when no controller
-// answers, SERVFAIL is told at once.
+// in all and for each network, and in how old they may grow, how long be silent or
+// leave answers unread, and how much they may ask: nobody keeps others out by holding
+// them, nor holds up the server's end. What is under way at once is limited; beyond,
+// and when no controller answers, SERVFAIL is told at once.
 //
 // Questions are answered as RFC 1035 and its successors want: responses and what
 // has no whole header are not answered, malformed messages are FORMERR, other
@@ -40,10 +40,13 @@ type Config struct {
 	// RateLimit is how many answers a second one network (an IPv4 /24, an IPv6
 	// /56) gets over UDP; 0: any number.
 	RateLimit int
-	// MaxConnections and MaxPerNetwork are how many TCP connections may be open.
+	// MaxConnections and MaxPerNetwork are how many TCP connections may be open; for
+	// one beyond MaxConnections the oldest is closed.
 	MaxConnections, MaxPerNetwork int
-	// MaxPerConnection is how many questions one connection may bring.
+	// MaxPerConnection is how many questions one connection may bring, and MaxAge
+	// for how long.
 	MaxPerConnection int
+	MaxAge           time.Duration
 	// ReadTimeout is how long the first question on a connection may take, and
 	// every answer until the client has room for it; IdleTimeout is for each later
 	// question.
@@ -59,8 +62,8 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		RateLimit: 200, MaxConnections: 1000, MaxPerNetwork: 100, MaxPerConnection: 1000,
-		ReadTimeout: 3 * time.Second, IdleTimeout: 10 * time.Second, MaxAtOnce: 4096,
-		Grace: 3 * time.Second,
+		ReadTimeout: 3 * time.Second, IdleTimeout: 10 * time.Second, MaxAge: 30 * time.Second,
+		MaxAtOnce: 4096, Grace: 3 * time.Second,
 	}
 }
 
@@ -69,7 +72,7 @@ func (c Config) Validate() error {
 	if c.RateLimit < 0 || c.RateLimit > 1_000_000 {
 		return fmt.Errorf("rate limit: want 0 (none) to 1,000,000 answers a second, not %d", c.RateLimit)
 	}
-	if min(c.MaxConnections, c.MaxPerNetwork, c.MaxPerConnection, c.MaxAtOnce) < 1 || min(c.ReadTimeout, c.IdleTimeout, c.Grace) <= 0 {
+	if min(c.MaxConnections, c.MaxPerNetwork, c.MaxPerConnection, c.MaxAtOnce) < 1 || min(c.ReadTimeout, c.IdleTimeout, c.MaxAge, c.Grace) <= 0 {
 		return errors.New("dnsserver: every limit and every time must be positive")
 	}
 	return nil

@@ -197,33 +197,6 @@ func TestASilentConnectionIsClosed(t *testing.T) {
 	}
 }
 
-func TestConnectionsBeyondTheLimitAreClosedAtOnce(t *testing.T) {
-	s := start(t, func(c *dnsserver.Config) { c.MaxPerNetwork = 2 }, "acme.example")
-	dial := func() *dns.Conn {
-		c, err := dns.DialTimeout("tcp", s.address, 5*time.Second)
-		require.NoError(t, err)
-		require.NoError(t, c.SetDeadline(time.Now().Add(5*time.Second)))
-		return c
-	}
-	served := func(c *dns.Conn) bool {
-		if c.WriteMsg(question(t, "acme.example SOA")) != nil {
-			return false
-		}
-		_, err := c.ReadMsg()
-		return err == nil
-	}
-	a, b, c := dial(), dial(), dial()
-	require.True(t, served(a))
-	require.True(t, served(b))
-	require.False(t, served(c))
-	require.Equal(t, 2, s.Counts().Connections)
-	require.NoError(t, a.Close())
-	for end := time.Now().Add(5 * time.Second); s.Counts().Connections > 1 && time.Now().Before(end); {
-		require.True(t, served(b)) // it takes a moment until the server has seen it
-	}
-	require.True(t, served(dial()))
-}
-
 func TestANetworkBeyondTheRateIsToldToComeByTCP(t *testing.T) {
 	s := start(t, func(c *dnsserver.Config) { c.RateLimit = 10 }, "acme.example")
 	c, err := net.Dial("udp", s.address)

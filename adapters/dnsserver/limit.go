@@ -1,11 +1,10 @@
 package dnsserver
 
 import (
+	"container/list"
 	"hash/maphash"
-	"maps"
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -88,23 +87,25 @@ func network(a netip.Addr) netip.Prefix {
 	return p
 }
 
-// limitedListener closes connections beyond its limits at once, and can close
-// those that are open. It gives each of them so long for every write: whoever asks
-// and does not read holds nothing up, not even the server's end.
+// limitedListener keeps connections within its limits. Of those of one network it
+// closes what is beyond at once; where all are too many, the oldest gives way, which
+// hardly is one that has just come to ask. None grows older than age, however well it
+// behaves, and each write has so long: whoever asks and does not read holds nothing
+// up, not even the server's end.
 type limitedListener struct {
 	net.Listener
 	most, mostPerNetwork int
-	write                time.Duration
+	age, write           time.Duration
 
 	mu       sync.Mutex
 	networks map[netip.Prefix]int
-	open     map[*limitedConn]struct{}
+	open     list.List // of *limitedConn, the oldest first
 }
 
 func newLimitedListener(cfg Config) *limitedListener {
 	return &limitedListener{
-		most: cfg.MaxConnections, mostPerNetwork: cfg.MaxPerNetwork, write: cfg.ReadTimeout,
-		networks: map[netip.Prefix]int{}, open: map[*limitedConn]struct{}{},
+		most: cfg.MaxConnections, mostPerNetwork: cfg.MaxPerNetwork, age: cfg.MaxAge, write: cfg.ReadTimeout,
+		networks: map[netip.Prefix]int{},
 	}
 }
 
@@ -114,33 +115,44 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		c := &limitedConn{Conn: accepted, listener: l, network: network(addressOf(accepted.RemoteAddr()))}
-		if l.enter(c) {
+		c := &limitedConn{
+			Conn: accepted, listener: l, network: network(addressOf(accepted.RemoteAddr())), until: time.Now().Add(l.age),
+		}
+		in, oldest := l.enter(c)
+		if oldest != nil {
+			_ = oldest.Close() // it may be closed
+		}
+		if in {
 			return c, nil
 		}
 		_ = accepted.Close() // nothing was said yet
 	}
 }
 
-func (l *limitedListener) enter(c *limitedConn) bool {
+// enter takes a connection in, if its network has not too many; oldest, where not
+// nil, is the one that gives way to it.
+func (l *limitedListener) enter(c *limitedConn) (in bool, oldest *limitedConn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.open) >= l.most || l.networks[c.network] >= l.mostPerNetwork {
-		return false
+	if l.networks[c.network] >= l.mostPerNetwork {
+		return false, nil
 	}
-	l.open[c] = struct{}{}
+	if l.open.Len() >= l.most {
+		oldest = l.open.Front().Value.(*limitedConn)
+		l.remove(oldest)
+	}
+	c.place = l.open.PushBack(c)
 	l.networks[c.network]++
-	return true
+	return true, oldest
 }
 
-// leave may be called again.
-func (l *limitedListener) leave(c *limitedConn) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if _, in := l.open[c]; !in {
+// remove may be called again. Needs the lock.
+func (l *limitedListener) remove(c *limitedConn) {
+	if c.place == nil {
 		return
 	}
-	delete(l.open, c)
+	l.open.Remove(c.place)
+	c.place = nil
 	if l.networks[c.network]--; l.networks[c.network] == 0 {
 		delete(l.networks, c.network)
 	}
@@ -149,25 +161,39 @@ func (l *limitedListener) leave(c *limitedConn) {
 func (l *limitedListener) size() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.open)
+	return l.open.Len()
 }
 
 // closeAll closes the connections that are open.
 func (l *limitedListener) closeAll() {
-	l.mu.Lock()
-	open := slices.Collect(maps.Keys(l.open))
-	l.mu.Unlock()
-	for _, c := range open {
-		_ = c.Close() // whoever is at the other end had its time
+	for {
+		l.mu.Lock()
+		first := l.open.Front()
+		l.mu.Unlock()
+		if first == nil {
+			return
+		}
+		_ = first.Value.(*limitedConn).Close() // whoever is at the other end had its time
 	}
 }
 
 // limitedConn is a connection of a limitedListener. The library sets no deadline
-// for what it writes.
+// for what it writes, and gives each question a new one.
 type limitedConn struct {
 	net.Conn
 	listener *limitedListener
 	network  netip.Prefix
+	until    time.Time
+	place    *list.Element // among those that are open; nil: it is not. Under the listener's lock.
+}
+
+// SetReadDeadline sets none that is later than the connection's end. A question
+// that came before is answered.
+func (c *limitedConn) SetReadDeadline(t time.Time) error {
+	if t.IsZero() || t.After(c.until) {
+		t = c.until
+	}
+	return c.Conn.SetReadDeadline(t)
 }
 
 // Write closes the connection when it fails: what came through, if anything, is
@@ -182,7 +208,9 @@ func (c *limitedConn) Write(b []byte) (int, error) {
 }
 
 func (c *limitedConn) Close() error {
-	defer c.listener.leave(c)
+	c.listener.mu.Lock()
+	c.listener.remove(c)
+	c.listener.mu.Unlock()
 	return c.Conn.Close()
 }
 

@@ -1,11 +1,18 @@
 package dnsserver
 
 import (
+	"io"
+	"log/slog"
+	"net"
 	"net/netip"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/miekg/dns"
 	"github.com/stretchr/testify/require"
+
+	"plane/system/zone"
 )
 
 func TestRateLimit(t *testing.T) {
@@ -44,4 +51,38 @@ func TestEverySecondPacketBeyondTheRateSlips(t *testing.T) {
 		got[l.take(netip.Addr{}, 0)]++
 	}
 	require.Equal(t, map[verdict]int{pass: 1, slip: 50, drop: 50}, got)
+}
+
+// A client that asks now and then, well within every limit, has its connection for
+// so long only: else a thousand of them would keep all others out.
+func TestAConnectionEndsHoweverWellItBehaves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := DefaultConfig()
+		z, err := zone.New(zone.Config{Zone: "acme.example"})
+		require.NoError(t, err)
+		s, err := New(cfg, z, oneValue{}, slog.New(slog.DiscardHandler))
+		require.NoError(t, err)
+		near, far := net.Pipe()
+		arrivals := &oneConn{conn: far, over: make(chan struct{})}
+		s.listener.Listener = arrivals
+		server := s.overTCP()
+		server.Listener = s.listener
+		ended := make(chan error, 1)
+		began, answered := time.Now(), 0
+		go func() { ended <- server.ActivateAndServe() }()
+		for client := (dns.Conn{Conn: near}); ; answered++ {
+			if client.WriteMsg(new(dns.Msg).SetQuestion("c1.acme.example.", dns.TypeA)) != nil {
+				break
+			}
+			_, err := client.ReadMsg()
+			require.NoError(t, err)
+			require.Equal(t, 1, s.Counts().Connections)
+			time.Sleep(cfg.IdleTimeout - time.Second) //nolint:forbidigo // the time of the bubble
+		}
+		require.Equal(t, 4, answered, "at 0, 9, 18 and 27 s")
+		require.Equal(t, 4*(cfg.IdleTimeout-time.Second), time.Since(began))
+		require.Zero(t, s.Counts().Connections)
+		require.NoError(t, arrivals.Close())
+		require.ErrorIs(t, <-ended, io.EOF)
+	})
 }

@@ -76,3 +76,49 @@ func TestAClientThatDoesNotReadDoesNotHoldUpTheEnd(t *testing.T) {
 		t.Fatal("it has not ended")
 	}
 }
+
+func (s server) dial(t *testing.T) *dns.Conn {
+	t.Helper()
+	c, err := dns.DialTimeout("tcp", s.address, 5*time.Second)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = c.Close() }) // the server may have done it
+	require.NoError(t, c.SetDeadline(time.Now().Add(5*time.Second)))
+	return c
+}
+
+func served(t *testing.T, c *dns.Conn) bool {
+	t.Helper()
+	if c.WriteMsg(question(t, "acme.example SOA")) != nil {
+		return false
+	}
+	_, err := c.ReadMsg()
+	return err == nil
+}
+
+func TestConnectionsOfANetworkBeyondTheLimitAreClosedAtOnce(t *testing.T) {
+	s := start(t, func(c *dnsserver.Config) { c.MaxPerNetwork = 2 }, "acme.example")
+	a, b, c := s.dial(t), s.dial(t), s.dial(t)
+	require.True(t, served(t, a))
+	require.True(t, served(t, b))
+	require.False(t, served(t, c))
+	require.Equal(t, 2, s.Counts().Connections)
+	require.NoError(t, a.Close())
+	for end := time.Now().Add(5 * time.Second); s.Counts().Connections > 1 && time.Now().Before(end); {
+		require.True(t, served(t, b)) // it takes a moment until the server has seen it
+	}
+	require.True(t, served(t, s.dial(t)))
+}
+
+func TestTheOldestConnectionGivesWay(t *testing.T) {
+	s := start(t, func(c *dnsserver.Config) { c.MaxConnections = 2 }, "acme.example")
+	var all []*dns.Conn
+	for range 4 {
+		c := s.dial(t)
+		require.True(t, served(t, c), "whoever comes is served")
+		all = append(all, c)
+	}
+	require.Equal(t, 2, s.Counts().Connections)
+	for i, c := range all {
+		require.Equal(t, i >= 2, served(t, c), "connection %d", i)
+	}
+}
