@@ -2,6 +2,7 @@ package dnsserver
 
 import (
 	"container/list"
+	"errors"
 	"hash/maphash"
 	"net"
 	"net/netip"
@@ -109,10 +110,18 @@ func newLimitedListener(cfg Config) *limitedListener {
 	}
 }
 
+// afterFailure is how long nothing is accepted after that has failed. The library
+// tries again at once, and what is missing, file descriptors as a rule, is not back
+// so soon.
+const afterFailure = 50 * time.Millisecond
+
 func (l *limitedListener) Accept() (net.Conn, error) {
 	for {
 		accepted, err := l.Listener.Accept()
 		if err != nil {
+			if !errors.Is(err, net.ErrClosed) {
+				<-time.After(afterFailure)
+			}
 			return nil, err
 		}
 		c := &limitedConn{

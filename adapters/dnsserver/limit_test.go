@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -84,5 +86,25 @@ func TestAConnectionEndsHoweverWellItBehaves(t *testing.T) {
 		require.Zero(t, s.Counts().Connections)
 		require.NoError(t, arrivals.Close())
 		require.ErrorIs(t, <-ended, io.EOF)
+	})
+}
+
+// exhausted is a listener for which no file descriptor is left.
+type exhausted struct{ net.Listener }
+
+func (exhausted) Accept() (net.Conn, error) {
+	return nil, &net.OpError{Op: "accept", Net: "tcp", Err: os.NewSyscallError("accept4", syscall.EMFILE)}
+}
+
+func TestALackOfFileDescriptorsIsWaitedOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLimitedListener(DefaultConfig())
+		l.Listener = exhausted{}
+		began := time.Now()
+		for range 10 {
+			_, err := l.Accept()
+			require.ErrorIs(t, err, syscall.EMFILE)
+		}
+		require.Equal(t, 10*afterFailure, time.Since(began), "the library asks again at once")
 	})
 }

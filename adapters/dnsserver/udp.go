@@ -44,12 +44,16 @@ func (s *Server) overUDP(socket *net.UDPConn) *udpServer {
 	return u
 }
 
-// serve answers until stop, and returns when nothing is under way any more.
+// serve answers until stop, or until a reader fails, and returns when nothing is
+// under way any more.
 func (u *udpServer) serve() error {
 	defer close(u.done)
 	var g errgroup.Group
 	for range runtime.GOMAXPROCS(0) {
-		g.Go(u.read)
+		g.Go(func() error {
+			defer u.endReading() // the others would go on, and nobody be told
+			return u.read()
+		})
 	}
 	err := g.Wait()
 	u.waiting.Wait()
@@ -58,11 +62,15 @@ func (u *udpServer) serve() error {
 
 // stop ends the reading, and waits until all is answered or the context ends.
 func (u *udpServer) stop(ctx context.Context) {
-	_ = u.socket.SetReadDeadline(time.Unix(1, 0)) // it may be closed
+	u.endReading()
 	select {
 	case <-u.done:
 	case <-ctx.Done():
 	}
+}
+
+func (u *udpServer) endReading() {
+	_ = u.socket.SetReadDeadline(time.Unix(1, 0)) // it may be closed
 }
 
 func (u *udpServer) read() error {
