@@ -1175,22 +1175,23 @@ end
 $$;
 comment on function plane.add_challenge is 'ChallengeStore.AddChallenge.';
 
-create function plane.challenges(p_cluster text) returns text[]
+create function plane.challenges(p_clusters text[]) returns table (n bigint, value text)
 	language plpgsql volatile
-	set plan_cache_mode to force_generic_plan set enable_seqscan to off set jit to off
+	set plan_cache_mode to force_generic_plan set enable_seqscan to off set enable_hashjoin to off set enable_mergejoin to off set jit to off
 as $$
+#variable_conflict use_column
 declare
 	v_now timestamptz := plane.now();
 begin
-	return array(
-		select c.value from plane.challenge c
-		left join plane.certificate l on l.cluster = c.cluster and l.proxy = c.proxy and l.until > v_now
-		where c.cluster = p_cluster and c.until > v_now
-		order by l.proxy is null, c.seq desc
-	);
+	return query
+	select i.n, c.value
+	from unnest(p_clusters) with ordinality as i (cluster, n)
+	join plane.challenge c on c.cluster = i.cluster and c.until > v_now
+	left join plane.certificate l on l.cluster = c.cluster and l.proxy = c.proxy and l.until > v_now
+	order by i.n, l.proxy is null, c.seq desc;
 end
 $$;
-comment on function plane.challenges(text) is 'ChallengeStore.Challenges.';
+comment on function plane.challenges(text[]) is 'ChallengeStore.Challenges: the values of many clusters, each with its cluster''s place.';
 
 -- Reading ----------------------------------------------------------------------
 

@@ -3,6 +3,7 @@ package acme_test
 import (
 	"context"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -37,9 +38,9 @@ func (z *zone) look(ctx context.Context) ([]string, error) {
 	if time.Now().Before(z.till) {
 		return z.kept, nil
 	}
-	values, err := z.store.Challenges(ctx, cluster)
-	z.kept, z.till = values, time.Now().Add(z.keep)
-	return values, err
+	values, err := z.store.Challenges(ctx, []string{cluster})
+	z.kept, z.till = slices.Concat(values...), time.Now().Add(z.keep)
+	return z.kept, err
 }
 
 func newZone(t *testing.T) *zone {
@@ -75,9 +76,9 @@ func (z *zone) ServeDNS(w dns.ResponseWriter, question *dns.Msg) {
 
 func (z *zone) empty(t *testing.T) {
 	t.Helper()
-	values, err := z.store.Challenges(t.Context(), cluster)
+	values, err := z.store.Challenges(t.Context(), []string{cluster})
 	require.NoError(t, err)
-	require.Empty(t, values)
+	require.Empty(t, slices.Concat(values...))
 }
 
 // challenges is one proxy's way to the zone.

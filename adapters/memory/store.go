@@ -278,9 +278,9 @@ func (s *Store) AddChallenge(ctx context.Context, cluster string, proxy port.Nod
 }
 
 // Challenges implements port.ChallengeStore.
-func (s *Store) Challenges(ctx context.Context, cluster string) (values []string, err error) {
+func (s *Store) Challenges(ctx context.Context, clusters []string) (values [][]string, err error) {
 	err = s.do(ctx, func(l *ledger.Ledger, now time.Time) error {
-		values = l.Challenges(now, cluster)
+		values = l.Challenges(now, clusters)
 		return nil
 	})
 	return values, err

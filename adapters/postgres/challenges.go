@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"plane/system/port"
 )
 
@@ -30,14 +32,21 @@ func (s *Store) AddChallenge(ctx context.Context, cluster string, proxy port.Nod
 }
 
 // Challenges implements port.ChallengeStore.
-func (s *Store) Challenges(ctx context.Context, cluster string) ([]string, error) {
-	var values []string
-	err := s.pool.QueryRow(ctx, "select plane.challenges($1::text)", text(cluster)).Scan(&values)
+func (s *Store) Challenges(ctx context.Context, clusters []string) ([][]string, error) {
+	names := make([]string, len(clusters))
+	for i, c := range clusters {
+		names[i] = text(c)
+	}
+	all := make([][]string, len(clusters))
+	rows, err := s.pool.Query(ctx, "select n, value from plane.challenges($1::text[])", names)
 	if err != nil {
-		return nil, failed(ctx, "read the challenges of "+cluster, err)
+		return nil, failed(ctx, "read challenges", err)
 	}
-	for i, v := range values {
-		values[i] = plain(v)
-	}
-	return values, nil
+	var n int
+	var value string
+	_, err = pgx.ForEachRow(rows, []any{&n, &value}, func() error {
+		all[n-1] = append(all[n-1], plain(value))
+		return nil
+	})
+	return all, failed(ctx, "read challenges", err)
 }

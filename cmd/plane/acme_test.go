@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -33,11 +34,11 @@ func receiver(t *testing.T, store port.ChallengeStore) string {
 	require.NoError(t, err)
 	server := &dns.Server{Listener: listener, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 		answer := new(dns.Msg).SetReply(q)
-		values, err := store.Challenges(context.Background(), acmeCluster)
+		values, err := store.Challenges(context.Background(), []string{acmeCluster})
 		if err != nil || q.Question[0].Qtype != dns.TypeTXT {
 			values = nil
 		}
-		for _, v := range values {
+		for _, v := range slices.Concat(values...) {
 			answer.Answer = append(answer.Answer, &dns.TXT{Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeTXT, Class: dns.ClassINET}, Txt: []string{v}})
 		}
 		_ = w.WriteMsg(answer)

@@ -174,7 +174,7 @@ func (i *issuer) validate(ctx context.Context, value string, shown time.Time) er
 	if !a.db.Up() {
 		return fmt.Errorf("%w: the DNS answers SERVFAIL", port.ErrRefused)
 	}
-	found := a.db.ledger.Challenges(a.db.Now(), a.cluster)
+	found := a.db.ledger.Challenges(a.db.Now(), []string{a.cluster})[0]
 	if a.one && len(found) > 1 {
 		found = found[:1]
 	}

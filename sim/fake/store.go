@@ -198,8 +198,8 @@ func (s *Store) AddChallenge(ctx context.Context, cluster string, proxy port.Nod
 }
 
 // Challenges implements port.ChallengeStore.
-func (s *Store) Challenges(ctx context.Context, cluster string) ([]string, error) {
-	return query(ctx, s, "challenges", func(l *ledger.Ledger, now time.Time) ([]string, error) {
-		return l.Challenges(now, cluster), nil
+func (s *Store) Challenges(ctx context.Context, clusters []string) ([][]string, error) {
+	return query(ctx, s, "challenges", func(l *ledger.Ledger, now time.Time) ([][]string, error) {
+		return l.Challenges(now, clusters), nil
 	})
 }

@@ -2,9 +2,7 @@ package controller
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"slices"
 	"time"
 
 	"plane/system/name"
@@ -18,9 +16,6 @@ const (
 	// questions may take: the resolvers behind them have to be told something, and
 	// the next batch waits.
 	challengeCall = time.Second
-	// challengeReaders is how many questions of one receiver the store is asked
-	// at once.
-	challengeReaders = 8
 	// maxQuestions is how many questions of one receiver may wait. Those of ours
 	// have fewer under way; what is beyond gets no answer.
 	maxQuestions = 1 << 12
@@ -68,55 +63,48 @@ func (s *dnsSeat) receive(_ context.Context, frame []byte) error {
 	return nil
 }
 
-// answerAll answers what was asked since the last call, some of it at a time.
+// answerAll answers what was asked since the last call, and asks the store once:
+// however many names a flood of questions thinks up, there is one statement under
+// way for each receiver. What is no cluster's name has no values: it comes from the
+// internet.
 func (s *dnsSeat) answerAll(ctx context.Context, questions []protocol.TxtRecordRequest) error {
+	var asked []protocol.TxtRecordRequest
+	var clusters []string
+	for _, q := range questions {
+		canonical, err := name.ParseCluster(q.Cluster)
+		if err != nil {
+			s.answer(q, nil, nil)
+			continue
+		}
+		asked, clusters = append(asked, q), append(clusters, canonical.String())
+	}
+	if len(asked) == 0 {
+		return nil
+	}
 	limited, cancel := port.WithTimeout(ctx, s.c.clock, challengeCall)
-	defer cancel()
-	g, failed := s.c.tasks.Group(limited), make([]error, min(challengeReaders, len(questions)))
-	for first := range failed {
-		g.Go("dns answer", func(ctx context.Context) error {
-			for i := first; i < len(questions); i += challengeReaders {
-				if err := s.answer(ctx, questions[i]); err != nil {
-					failed[first] = err // the others go on
-				}
-			}
-			return nil
-		})
+	values, err := s.c.store.Challenges(limited, clusters)
+	cancel()
+	if err != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		s.log.Warn("cannot read challenges", "clusters", len(clusters), "error", err)
+		values = make([][]string, len(clusters))
 	}
-	if err := g.Wait(); err != nil {
-		return err
+	for i, q := range asked {
+		s.answer(q, values[i], err)
 	}
-	if i := slices.IndexFunc(failed, func(err error) bool { return err != nil }); i >= 0 && ctx.Err() == nil {
-		s.log.Warn("cannot read the challenges of a cluster", "error", failed[i])
-	}
-	return context.Cause(ctx)
+	return nil
 }
 
 // answer tells the values of one cluster. When the store cannot say, a receiver
 // that could not tell this from an answer is told nothing.
-func (s *dnsSeat) answer(ctx context.Context, q protocol.TxtRecordRequest) error {
-	r := protocol.TxtRecordResponse{Cluster: q.Cluster, RequestID: q.RequestID}
-	values, err := s.c.challenges(ctx, q.Cluster)
+func (s *dnsSeat) answer(q protocol.TxtRecordRequest, values []string, err error) {
+	r := protocol.TxtRecordResponse{Cluster: q.Cluster, RequestID: q.RequestID, Failed: err != nil}
 	if len(values) > 0 {
 		r.TxtValue, r.TxtValues = &values[0], values
 	}
-	r.Failed = err != nil
 	if err == nil || q.RequestID != 0 {
 		s.out.Put(protocol.EncodeToDNS(r))
 	}
-	return err
-}
-
-// challenges reads a cluster's values. What is no cluster's name has none: it
-// comes from the internet.
-func (c *Controller) challenges(ctx context.Context, cluster string) ([]string, error) {
-	canonical, err := name.ParseCluster(cluster)
-	if err != nil {
-		return nil, nil //nolint:nilerr // an answer as any other
-	}
-	values, err := c.store.Challenges(ctx, canonical.String())
-	if err != nil {
-		return nil, fmt.Errorf("read challenges: %w", err)
-	}
-	return values, nil
 }

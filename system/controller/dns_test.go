@@ -2,6 +2,7 @@ package controller_test
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -12,14 +13,6 @@ import (
 	"plane/system/port"
 	"plane/system/protocol"
 )
-
-// mute is a store that does not answer questions on challenges.
-type mute struct{ port.Store }
-
-func (mute) Challenges(ctx context.Context, _ string) ([]string, error) {
-	<-ctx.Done()
-	return nil, context.Cause(ctx)
-}
 
 func (r *rig) receiver() *peer { return r.dial(r.ServeDNS, "ns-1") }
 
@@ -80,7 +73,11 @@ func TestGarbageFromAReceiverEndsNothing(t *testing.T) {
 // What comes in while the store is away must not wait behind what came before.
 func TestAReceiverIsToldThatTheStoreIsAway(t *testing.T) {
 	inBubble(t, everyHint, func(r *rig) {
-		r.store.Store = mute{r.store.Store}
+		silence := lookUp(func(ctx context.Context, _ []string) error {
+			<-ctx.Done()
+			return context.Cause(ctx)
+		})
+		r.store.lookUp.Store(&silence)
 		p := r.receiver()
 		for i := range 100 {
 			p.in <- protocol.EncodeFromDNS(protocol.TxtRecordRequest{Cluster: "c1.test", RequestID: uint64(i + 1)})
@@ -93,5 +90,47 @@ func TestAReceiverIsToldThatTheStoreIsAway(t *testing.T) {
 			require.True(t, m.Failed)
 		}
 		synctest.Wait()
+	})
+}
+
+// Whatever names a flood thinks up, the store has one call at a time, and who asks
+// for a cluster that is there waits for no more than two.
+func TestAFloodOfNamesIsOneCallOfTheStore(t *testing.T) {
+	inBubble(t, everyHint, func(r *rig) {
+		r.setChallenge("c1.test", "px-1", "value")
+		var calls [][]string
+		let := make(chan struct{})
+		slow := lookUp(func(_ context.Context, clusters []string) error {
+			calls = append(calls, clusters)
+			<-let
+			return nil
+		})
+		r.store.lookUp.Store(&slow)
+		p := r.receiver()
+		ask := func(id uint64, cluster string) {
+			p.in <- protocol.EncodeFromDNS(protocol.TxtRecordRequest{Cluster: cluster, RequestID: id})
+		}
+		ask(1, "first.test")
+		synctest.Wait()
+		const flood = 500
+		for i := range uint64(flood) {
+			ask(2+i, fmt.Sprintf("x%d.test", i))
+		}
+		ask(flood+2, "C1.test")
+		synctest.Wait()
+		require.Equal(t, [][]string{{"first.test"}}, calls)
+		let <- struct{}{}
+		let <- struct{}{}
+		got := p.toDNS()
+		require.Len(t, got, flood+2)
+		for i, m := range got {
+			require.Equal(t, uint64(i+1), m.RequestID)
+			if m.Cluster != "C1.test" {
+				require.Empty(t, m.TxtValues, m.Cluster)
+			}
+		}
+		require.Equal(t, []string{"value"}, got[flood+1].TxtValues)
+		require.Len(t, calls, 2)
+		require.Len(t, calls[1], flood+1)
 	})
 }

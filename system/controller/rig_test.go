@@ -123,7 +123,8 @@ type flaky struct {
 	additions                              atomic.Int32           // uses that were noted one by one
 	uncommitted                            atomic.Pointer[string] // a user whose revocations are not visible yet
 	challenges                             atomic.Int32
-	looked                                 func(look int32) // at a key, when nobody has been told yet what it found
+	lookUp                                 atomic.Pointer[lookUp] // comes before challenges are read
+	looked                                 func(look int32)       // at a key, when nobody has been told yet what it found
 	looks                                  atomic.Int32
 }
 
@@ -191,6 +192,18 @@ func (f *flaky) AddChallenge(ctx context.Context, cluster string, proxy port.Nod
 		return errUnclear
 	}
 	return f.Store.AddChallenge(ctx, cluster, proxy, value, life)
+}
+
+// lookUp is told whose challenges are read; its error is what comes of it.
+type lookUp func(ctx context.Context, clusters []string) error
+
+func (f *flaky) Challenges(ctx context.Context, clusters []string) ([][]string, error) {
+	if before := f.lookUp.Load(); before != nil {
+		if err := (*before)(ctx, clusters); err != nil {
+			return nil, err
+		}
+	}
+	return f.Store.Challenges(ctx, clusters)
 }
 
 // storeClock is a store's clock. It may have stood still for a while, and it is

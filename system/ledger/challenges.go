@@ -90,7 +90,15 @@ func (c *cluster) dropExpired(now time.Time) {
 }
 
 // Challenges implements port.ChallengeStore.
-func (l *Ledger) Challenges(now time.Time, clusterName string) []string {
+func (l *Ledger) Challenges(now time.Time, clusterNames []string) [][]string {
+	all := make([][]string, len(clusterNames))
+	for i, clusterName := range clusterNames {
+		all[i] = l.challenges(now, clusterName)
+	}
+	return all
+}
+
+func (l *Ledger) challenges(now time.Time, clusterName string) []string {
 	c, ok := l.clusters[clusterName]
 	if !ok {
 		return nil

@@ -24,10 +24,11 @@ type ChallengeStore interface {
 	// the lease, that is extended to last at least as long, too. Beyond
 	// MaxChallenges the proxy's oldest value gives way. Harmless twice.
 	AddChallenge(ctx context.Context, cluster string, proxy NodeID, value string, life time.Duration) error
-	// Challenges returns the cluster's values that live: those of the proxy that
-	// holds the lease first, then the others, the newest first each. None, and no
-	// error, where there are none.
-	Challenges(ctx context.Context, cluster string) ([]string, error)
+	// Challenges returns, in the place of each cluster, its values that live: those
+	// of the proxy that holds the lease first, then the others, the newest first
+	// each. None, and no error, where there are none. It is one round trip for any
+	// number of clusters: whoever asks from the internet can think of many.
+	Challenges(ctx context.Context, clusters []string) ([][]string, error)
 }
 
 // MaxChallenges is how many values one proxy may have at once: an order for a

@@ -43,13 +43,19 @@ func (s *store) challenge(proxy port.NodeID, value string, seconds int) {
 // challenges requires exactly these values, in order.
 func (s *store) challenges(want ...string) {
 	s.Helper()
-	got, err := s.Store.Challenges(s.Context(), cluster)
+	require.Equal(s, [][]string{want}, s.challengesOf(cluster))
+}
+
+func (s *store) challengesOf(clusters ...string) [][]string {
+	s.Helper()
+	got, err := s.Store.Challenges(s.Context(), clusters)
 	s.ok(err)
-	if len(want) == 0 {
-		require.Empty(s, got)
-		return
+	for i := range got {
+		if len(got[i]) == 0 {
+			got[i] = nil // as good as empty
+		}
 	}
-	require.Equal(s, want, got)
+	return got
 }
 
 var challengeTests = []storeTest{
@@ -78,6 +84,16 @@ var challengeTests = []storeTest{
 		s.challenge(p, "here", 60)
 		s.ok(s.Store.ReleaseCertificate(s.Context(), otherCluster, p))
 		s.challenges("here")
+	}},
+	{name: "many clusters are asked at once, each has its place", run: func(s *store) {
+		p := s.proxy("px-1")
+		s.ok(s.Store.AddChallenge(s.Context(), otherCluster, p, "elsewhere", s.seconds(60)))
+		s.challenge(p, "base", 60)
+		s.challenge(p, "wildcard", 60)
+		here := []string{"wildcard", "base"}
+		want := [][]string{nil, here, {"elsewhere"}, nil, here}
+		require.Equal(s, want, s.challengesOf("nobody.example", cluster, otherCluster, "nobody.example", cluster))
+		require.Empty(s, s.challengesOf())
 	}},
 	{name: "those of the lease's holder come before newer ones", run: func(s *store) {
 		p, q, r := s.proxy("px-1"), s.proxy("px-2"), s.proxy("px-3")
