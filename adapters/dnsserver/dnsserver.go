@@ -51,7 +51,8 @@ type Config struct {
 	// every answer until the client has room for it; IdleTimeout is for each later
 	// question.
 	ReadTimeout, IdleTimeout time.Duration
-	// MaxAtOnce is how many questions may wait for a controller.
+	// MaxAtOnce is how many questions may wait for a controller: more than the
+	// ChallengeReader lets wait, which knows better whom to give up.
 	MaxAtOnce int
 	// Grace is how long questions may take that are under way when the server is
 	// to end.

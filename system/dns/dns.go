@@ -6,14 +6,15 @@
 // It owns nothing that outlives the process. Whoever asks is told what was so
 // after it asked, so that a value, once set, is seen by all; only in a flood of
 // questions answers are remembered, for less than a second, so that it is none to
-// the controller (package inquiry).
+// the controller; and in a flood of names those that had values lately come first
+// (package inquiry).
 //
 // Every method may be called from any task at once.
 //
 // When the controller is gone, questions wait for it for a moment (a node moves
 // to another controller now and then), and from then on fail at once with
 // port.ErrUnavailable, as they do when the controller cannot ask the store, takes
-// too long, or when too many are under way.
+// too long, or when too many are under way: then the oldest give way.
 package dns
 
 import (
@@ -112,17 +113,18 @@ func (r *Receiver) Challenges(ctx context.Context, cluster string) ([]string, er
 		return nil, late
 	}
 	changed := r.tasks.EventCount()
-	w, ask, err := r.table.Join(cluster, changed)
+	j, err := r.table.Join(cluster, changed, start)
+	wake(j.Wake)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", err, port.ErrUnavailable)
 	}
-	defer r.table.Leave(w)
-	if ask {
+	defer r.leave(j.Waiter)
+	if j.Ask {
 		r.work.Advance()
 	}
 	for {
 		seen := changed.Read()
-		if result, done := r.table.Result(w); done {
+		if result, done := r.table.Result(j.Waiter); done {
 			return told(result)
 		}
 		deadline, late := r.deadline(start)
@@ -138,6 +140,12 @@ func (r *Receiver) Challenges(ctx context.Context, cluster string) ([]string, er
 	}
 }
 
+func (r *Receiver) leave(w *inquiry.Waiter) {
+	if r.table.Leave(w) {
+		r.work.Advance()
+	}
+}
+
 // Remembered implements port.ChallengeReader.
 func (r *Receiver) Remembered(cluster string) ([]string, bool) {
 	known, ok := r.table.Find(cluster, r.clock.Now())
@@ -145,7 +153,10 @@ func (r *Receiver) Remembered(cluster string) ([]string, bool) {
 }
 
 func told(result inquiry.Result) ([]string, error) {
-	if result.Failed {
+	switch {
+	case result.GaveWay:
+		return nil, fmt.Errorf("%w: %w", inquiry.ErrTooMany, port.ErrUnavailable)
+	case result.Failed:
 		return nil, fmt.Errorf("the controller cannot ask its store: %w", port.ErrUnavailable)
 	}
 	return result.Values, nil

@@ -3,6 +3,7 @@ package dns_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -14,6 +15,7 @@ import (
 
 	"plane/adapters/clock"
 	"plane/system/dns"
+	"plane/system/inquiry"
 	"plane/system/port"
 	"plane/system/protocol"
 )
@@ -240,6 +242,44 @@ func TestTooManyQuestions(t *testing.T) {
 		require.ErrorIs(t, q.err, port.ErrUnavailable)
 		asked, _ := w.Size()
 		require.Equal(t, 1, asked)
+	})
+}
+
+func TestAFloodOfNamesDoesNotKeepOutWhatIsShown(t *testing.T) {
+	run(t, func(c *dns.Config) { c.Inquiries.MaxSent, c.Inquiries.MaxAsked = 4, 16 }, func(t *testing.T, w *world) {
+		w.ask("c1.test")
+		w.answer(w.asked()[0], "x")
+		var flood []*question
+		for i := range 100 {
+			flood = append(flood, w.ask(fmt.Sprintf("x%d.test", i)))
+		}
+		asked := w.asked()
+		require.Len(t, asked, 4, "the controller is slow, and is asked no more")
+		shown := w.ask("c1.test")
+		flood = append(flood, w.ask("x100.test"))
+		w.answer(asked[0])
+		w.answer(w.asked()[0], "x")
+		w.requireTold(shown, "x")
+		w.requireTold(flood[0])
+		require.True(t, flood[4].ended.Load())
+		require.ErrorIs(t, flood[4].err, port.ErrUnavailable)
+		require.ErrorIs(t, flood[4].err, inquiry.ErrTooMany)
+		require.False(t, flood[100].ended.Load())
+	})
+}
+
+func TestWhatNobodyWaitsForAnyMoreMakesRoom(t *testing.T) {
+	run(t, func(c *dns.Config) { c.Inquiries.MaxSent = 1 }, func(t *testing.T, w *world) {
+		w.ask("c1.test")
+		require.Len(t, w.asked(), 1)
+		w.sleep(time.Second)
+		second := w.ask("c2.test")
+		require.Empty(t, w.asked())
+		w.sleep(500 * time.Millisecond)
+		asked := w.asked()
+		require.Len(t, asked, 1)
+		w.answer(asked[0], "x")
+		w.requireTold(second, "x")
 	})
 }
 

@@ -5,9 +5,15 @@
 // answers. It promises that who asks is told what was so after it asked: who comes
 // while a question is under way waits for the next one. Only when more is asked
 // than Policy.Calm, which no honest use comes near, answers are remembered: then a
-// flood of questions becomes no flood to the controller, and a value that is set
-// may be hidden by an older answer, for Policy.Keep and the time that the
-// question took.
+// flood of questions about one cluster becomes none to the controller, and a value
+// that is set may be hidden by an older answer, for Policy.Keep and the time that
+// the question took.
+//
+// Nor does a flood of questions about many clusters, most of which nobody has:
+// the controller has Policy.MaxSent of them at a time, the others wait for room.
+// When too many wait, the oldest gives way to the newest: its resolver has the
+// least patience left. A cluster that had values lately, which nobody on the
+// internet can bring about, gives way to none, and is asked for before all others.
 //
 // It never blocks and knows nothing of the session: TakeAsks gives what is to be
 // sent, Answered takes what came. All methods may be called at once. When a
@@ -16,6 +22,8 @@
 package inquiry
 
 import (
+	"cmp"
+	"container/list"
 	"errors"
 	"maps"
 	"slices"
@@ -30,20 +38,23 @@ var ErrTooMany = errors.New("too many questions to the controller are under way"
 type Policy struct {
 	Keep        time.Duration // how long an answer is given out in a flood
 	Calm        int           // questions to the controller in that time that are no flood
-	MaxAsked    int           // questions under way
-	MaxWaiting  int           // tasks that wait for answers
+	MaxSent     int           // questions that the controller has
+	MaxAsked    int           // questions under way, those included
+	MaxWaiting  int           // tasks that wait for answers; an eighth is for clusters that had values lately
 	MaxRemember int           // answers; beyond, the oldest is forgotten
 }
 
 // DefaultPolicy remembers nothing below some two hundred questions a second, and
 // then for less than a second.
 func DefaultPolicy() Policy {
-	return Policy{Keep: 900 * time.Millisecond, Calm: 200, MaxAsked: 512, MaxWaiting: 1 << 12, MaxRemember: 1 << 14}
+	return Policy{
+		Keep: 900 * time.Millisecond, Calm: 200, MaxSent: 1 << 9, MaxAsked: 1 << 10, MaxWaiting: 1 << 11, MaxRemember: 1 << 14,
+	}
 }
 
 // Validate refuses a policy that could not work.
 func (p Policy) Validate() error {
-	if p.Keep <= 0 || p.Keep > time.Second || p.Calm < 0 || min(p.MaxAsked, p.MaxWaiting, p.MaxRemember) < 1 {
+	if p.Keep <= 0 || p.Keep > time.Second || p.Calm < 0 || min(p.MaxSent, p.MaxAsked, p.MaxWaiting, p.MaxRemember) < 1 {
 		return errors.New("inquiry policy: answers are kept for a second at most, and every limit must be positive")
 	}
 	return nil
@@ -51,8 +62,9 @@ func (p Policy) Validate() error {
 
 // Result is what a controller says of a cluster.
 type Result struct {
-	Values []string
-	Failed bool // it could not say
+	Values  []string
+	Failed  bool // it could not say
+	GaveWay bool // it was not asked, or has not answered: the question made room for another
 }
 
 // Waker wakes the task that waits for an answer.
@@ -75,9 +87,12 @@ type Ask struct {
 }
 
 type question struct {
+	cluster string
+	valued  bool // the cluster had values lately
 	waiters []*Waiter
-	later   []*Waiter // came after it was sent
-	sent    uint64    // its ID in this session; 0: not yet
+	later   []*Waiter     // came after it was sent
+	sent    uint64        // its ID in this session; 0: not yet
+	place   *list.Element // in its queue; nil: it is sent
 }
 
 type answer struct {
@@ -91,7 +106,9 @@ type Table struct {
 
 	mu        sync.Mutex
 	asked     map[string]*question
-	asks      []string // to be sent, in order
+	first     list.List            // of *question that are to be sent: those of clusters that had values lately,
+	others    list.List            // and all others
+	valued    map[string]time.Time // until when a cluster counts as one that had values lately
 	lastID    uint64
 	waiting   int
 	since     time.Time // the beginning of a span of Policy.Keep
@@ -104,7 +121,7 @@ type Table struct {
 
 // NewTable makes an empty table, which is not connected since now.
 func NewTable(p Policy, now time.Time) *Table {
-	return &Table{policy: p, asked: map[string]*question{}, answers: map[string]answer{}, lostAt: now}
+	return &Table{policy: p, asked: map[string]*question{}, valued: map[string]time.Time{}, answers: map[string]answer{}, lostAt: now}
 }
 
 // Find returns an answer that is remembered.
@@ -115,34 +132,67 @@ func (t *Table) Find(cluster string, now time.Time) (Result, bool) {
 	return a.result, ok && now.Before(a.until)
 }
 
-// Join waits for the answer on a cluster. ask says that there is a question to be
-// sent. ErrTooMany when there are too many. wake is advanced when there is
-// something to see: an answer, or a change of the session. Every Waiter has to
-// Leave.
-func (t *Table) Join(cluster string, wake Waker) (w *Waiter, ask bool, err error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	q := t.asked[cluster]
-	if t.waiting >= t.policy.MaxWaiting || q == nil && len(t.asked) >= t.policy.MaxAsked {
-		return nil, false, ErrTooMany
-	}
-	w = &Waiter{cluster: cluster, wake: wake}
-	t.waiting++
-	if q != nil && q.sent != 0 {
-		q.later = append(q.later, w)
-		return w, false, nil
-	}
-	if q == nil {
-		q, ask = &question{}, true
-		t.put(cluster, q)
-	}
-	q.waiters = append(q.waiters, w)
-	return w, ask, nil
+// Joined is what has come of a Join.
+type Joined struct {
+	*Waiter
+	Ask  bool    // there is a question to be sent
+	Wake []Waker // of those that gave way
 }
 
-func (t *Table) put(cluster string, q *question) {
-	t.asked[cluster] = q
-	t.asks = append(t.asks, cluster)
+// Join waits for the answer on a cluster. ErrTooMany when there are too many, and
+// none that could give way. wake is advanced when there is something to see: an
+// answer, or a change of the session. Every Waiter has to Leave.
+func (t *Table) Join(cluster string, wake Waker, now time.Time) (Joined, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	q, valued := t.asked[cluster], now.Before(t.valued[cluster])
+	j := Joined{Waiter: &Waiter{cluster: cluster, wake: wake}}
+	for t.full(q == nil, valued) {
+		oldest := t.others.Front()
+		if oldest == nil || oldest.Value == q {
+			return j, ErrTooMany // but some may have given way before
+		}
+		j.Wake = append(j.Wake, t.giveWay(oldest.Value.(*question))...)
+	}
+	t.waiting++
+	if q != nil && q.sent != 0 {
+		q.later = append(q.later, j.Waiter)
+		return j, nil
+	}
+	if q == nil {
+		q = &question{cluster: cluster, valued: valued}
+		t.asked[cluster] = q
+		t.enqueue(q)
+		j.Ask = true
+	}
+	q.waiters = append(q.waiters, j.Waiter)
+	return j, nil
+}
+
+// full reports whether there is no room for one more who waits, perhaps with a
+// new question.
+func (t *Table) full(isNew, valued bool) bool {
+	most := t.policy.MaxWaiting
+	if !valued {
+		most -= most / 8
+	}
+	return t.waiting >= most || isNew && len(t.asked) >= t.policy.MaxAsked
+}
+
+// giveWay drops a question that is not sent, and returns whom to wake.
+func (t *Table) giveWay(q *question) []Waker {
+	t.drop(q)
+	return t.tell(q.waiters, Result{GaveWay: true})
+}
+
+// tell gives waiters their result, and returns whom to wake.
+func (t *Table) tell(waiters []*Waiter, r Result) (wake []Waker) {
+	for _, w := range waiters {
+		w.done, w.result = true, r
+		wake = append(wake, w.wake)
+	}
+	t.waiting -= len(waiters)
+	return wake
 }
 
 // Result returns what the waiter was told, once it was.
@@ -153,38 +203,35 @@ func (t *Table) Result(w *Waiter) (Result, bool) {
 }
 
 // Leave ends the waiter's interest. A question that nobody waits for any more is
-// given up; should its answer come all the same, it counts for nobody.
-func (t *Table) Leave(w *Waiter) {
+// given up; should its answer come all the same, it counts for nobody. ask says
+// that there is a question to be sent, for which there is room now.
+func (t *Table) Leave(w *Waiter) (ask bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if w.done {
+		return false
+	}
 	t.waiting--
 	q := t.asked[w.cluster]
-	if w.done || q == nil {
-		return
-	}
 	isW := func(other *Waiter) bool { return other == w }
 	q.waiters, q.later = slices.DeleteFunc(q.waiters, isW), slices.DeleteFunc(q.later, isW)
-	if len(q.waiters)+len(q.later) == 0 {
-		delete(t.asked, w.cluster)
+	if len(q.waiters)+len(q.later) > 0 {
+		return false
 	}
+	t.drop(q)
+	return t.toSend() > 0
 }
 
 // TakeAsks returns what a controller is to be asked now.
-func (t *Table) TakeAsks(now time.Time) []Ask {
+func (t *Table) TakeAsks(now time.Time) (asks []Ask) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.connected {
-		return nil
+	for t.connected && t.toSend() > 0 && len(t.asked)-t.toSend() < t.policy.MaxSent {
+		q := t.dequeue()
+		t.lastID++
+		q.sent = t.lastID
+		asks = append(asks, Ask{q.cluster, q.sent})
 	}
-	asks := make([]Ask, 0, len(t.asks))
-	for _, cluster := range t.asks {
-		if q := t.asked[cluster]; q != nil && q.sent == 0 {
-			t.lastID++
-			q.sent = t.lastID
-			asks = append(asks, Ask{cluster, q.sent})
-		}
-	}
-	t.asks = nil
 	t.flood(now)
 	t.sent[1] += len(asks)
 	return asks
@@ -208,25 +255,23 @@ func (t *Table) flood(now time.Time) bool {
 func (t *Table) Answered(cluster string, id uint64, r Result, now time.Time) (wake []Waker, ask bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.noteValued(cluster, r, now)
 	q := t.asked[cluster]
 	if q == nil || q.sent == 0 || id != 0 && id != q.sent {
 		return nil, false
 	}
-	delete(t.asked, cluster)
+	t.drop(q)
 	told, flood := q.waiters, t.flood(now)
 	switch {
 	case flood || r.Failed:
 		t.remember(cluster, answer{r, now.Add(t.policy.Keep)})
 		told = append(told, q.later...)
 	case len(q.later) > 0:
-		t.put(cluster, &question{waiters: q.later})
-		ask = true
+		again := &question{cluster: cluster, valued: now.Before(t.valued[cluster]), waiters: q.later}
+		t.asked[cluster] = again
+		t.enqueue(again)
 	}
-	for _, w := range told {
-		w.done, w.result = true, r
-		wake = append(wake, w.wake)
-	}
-	return wake, ask
+	return t.tell(told, r), t.toSend() > 0
 }
 
 // remember keeps an answer, and forgets those that are over. All are kept for
@@ -261,10 +306,16 @@ func (t *Table) Disconnected(now time.Time) []Waker {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.connected, t.lostAt = false, now
-	t.asks = slices.Sorted(maps.Keys(t.asked))
-	for _, cluster := range t.asks {
-		q := t.asked[cluster]
+	var sent []*question
+	for _, cluster := range slices.Sorted(maps.Keys(t.asked)) {
+		if q := t.asked[cluster]; q.sent != 0 {
+			sent = append(sent, q)
+		}
+	}
+	slices.SortFunc(sent, func(a, b *question) int { return cmp.Compare(a.sent, b.sent) })
+	for _, q := range slices.Backward(sent) {
 		q.sent, q.waiters, q.later = 0, append(q.waiters, q.later...), nil
+		q.place = t.queue(q).PushFront(q)
 	}
 	return t.wakers()
 }

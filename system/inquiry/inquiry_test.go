@@ -29,9 +29,9 @@ func table(t *testing.T, change func(*inquiry.Policy)) *inquiry.Table {
 
 func join(t *testing.T, tbl *inquiry.Table, cluster string) *inquiry.Waiter {
 	t.Helper()
-	w, _, err := tbl.Join(cluster, new(wakes))
+	j, err := tbl.Join(cluster, new(wakes), start)
 	require.NoError(t, err)
-	return w
+	return j.Waiter
 }
 
 func answer(tbl *inquiry.Table, cluster string, id uint64, r inquiry.Result, now time.Time) []inquiry.Waker {
@@ -51,12 +51,12 @@ func flooded(t *testing.T, change func(*inquiry.Policy)) *inquiry.Table {
 func TestOneQuestionForAllWhoAskBeforeItIsSent(t *testing.T) {
 	tbl := table(t, nil)
 	var woken wakes
-	a, ask, err := tbl.Join("c", &woken)
+	a, err := tbl.Join("c", &woken, start)
 	require.NoError(t, err)
-	require.True(t, ask)
-	b, ask, err := tbl.Join("c", &woken)
+	require.True(t, a.Ask)
+	b, err := tbl.Join("c", &woken, start)
 	require.NoError(t, err)
-	require.False(t, ask)
+	require.False(t, b.Ask)
 	require.Equal(t, []inquiry.Ask{{Cluster: "c", ID: 1}}, tbl.TakeAsks(start))
 	require.Empty(t, tbl.TakeAsks(start))
 
@@ -64,7 +64,7 @@ func TestOneQuestionForAllWhoAskBeforeItIsSent(t *testing.T) {
 		w.Advance()
 	}
 	require.Equal(t, wakes(2), woken)
-	for _, w := range []*inquiry.Waiter{a, b} {
+	for _, w := range []*inquiry.Waiter{a.Waiter, b.Waiter} {
 		r, done := tbl.Result(w)
 		require.True(t, done)
 		require.Equal(t, []string{"x"}, r.Values)
@@ -78,19 +78,19 @@ func TestWhoAsksIsToldWhatWasSoAfterwards(t *testing.T) {
 	tbl := table(t, nil)
 	early := join(t, tbl, "c")
 	tbl.TakeAsks(start)
-	late, ask, err := tbl.Join("c", new(wakes))
+	late, err := tbl.Join("c", new(wakes), start)
 	require.NoError(t, err)
-	require.False(t, ask, "one at a time")
+	require.False(t, late.Ask, "one at a time")
 	wake, ask := tbl.Answered("c", 1, inquiry.Result{}, start)
 	require.Len(t, wake, 1)
 	require.True(t, ask)
 	_, done := tbl.Result(early)
 	require.True(t, done)
-	_, done = tbl.Result(late)
+	_, done = tbl.Result(late.Waiter)
 	require.False(t, done, "that answer may be older than the question")
 	require.Equal(t, []inquiry.Ask{{Cluster: "c", ID: 2}}, tbl.TakeAsks(start))
 	answer(tbl, "c", 2, inquiry.Result{Values: []string{"x"}}, start)
-	r, done := tbl.Result(late)
+	r, done := tbl.Result(late.Waiter)
 	require.True(t, done)
 	require.Equal(t, []string{"x"}, r.Values)
 }
@@ -154,7 +154,7 @@ func TestWhatIsUnderWayIsSentAgainInTheNextSession(t *testing.T) {
 	require.Len(t, tbl.Disconnected(start), 3, "they look whether they still want to wait")
 	require.Empty(t, tbl.TakeAsks(start))
 	tbl.Connected()
-	require.Equal(t, []inquiry.Ask{{"a", 4}, {"b", 5}, {"c", 6}}, tbl.TakeAsks(start))
+	require.Equal(t, []inquiry.Ask{{"b", 4}, {"a", 5}, {"c", 6}}, tbl.TakeAsks(start), "in the same order")
 }
 
 func TestAFailureIsForgottenWithItsSession(t *testing.T) {
@@ -174,15 +174,127 @@ func TestLimits(t *testing.T) {
 	tbl := table(t, func(p *inquiry.Policy) { p.MaxAsked, p.MaxWaiting, p.MaxRemember = 2, 3, 2 })
 	a := join(t, tbl, "a")
 	join(t, tbl, "b")
-	_, _, err := tbl.Join("c", new(wakes))
+	tbl.TakeAsks(start)
+	_, err := tbl.Join("c", new(wakes), start)
 	require.ErrorIs(t, err, inquiry.ErrTooMany, "too many questions")
 	join(t, tbl, "b")
-	_, _, err = tbl.Join("b", new(wakes))
+	_, err = tbl.Join("b", new(wakes), start)
 	require.ErrorIs(t, err, inquiry.ErrTooMany, "too many who wait")
 	tbl.Leave(a)
 	join(t, tbl, "b")
 	asked, _ := tbl.Size()
 	require.Equal(t, 1, asked, "nobody waits for a any more")
+}
+
+func clusters(asks []inquiry.Ask) (names []string) {
+	for _, a := range asks {
+		names = append(names, a.Cluster)
+	}
+	return names
+}
+
+func TestTheControllerHasSoManyQuestionsAtATime(t *testing.T) {
+	tbl := table(t, func(p *inquiry.Policy) { p.MaxSent = 2 })
+	var waiters []*inquiry.Waiter
+	for _, c := range []string{"a", "b", "c", "d", "e"} {
+		waiters = append(waiters, join(t, tbl, c))
+	}
+	require.Equal(t, []string{"a", "b"}, clusters(tbl.TakeAsks(start)))
+	require.Empty(t, tbl.TakeAsks(start))
+	_, ask := tbl.Answered("a", 1, inquiry.Result{}, start)
+	require.True(t, ask, "there is room")
+	require.Equal(t, []string{"c"}, clusters(tbl.TakeAsks(start)))
+	require.True(t, tbl.Leave(waiters[1]), "and again: nobody waits for b any more")
+	require.Equal(t, []string{"d"}, clusters(tbl.TakeAsks(start)))
+	require.False(t, tbl.Leave(waiters[4]), "nothing is left to be sent")
+}
+
+func TestTheOldestQuestionGivesWay(t *testing.T) {
+	for what, limit := range map[string]func(*inquiry.Policy){
+		"too many questions": func(p *inquiry.Policy) { p.MaxSent, p.MaxAsked = 1, 3 },
+		"too many who wait":  func(p *inquiry.Policy) { p.MaxSent, p.MaxWaiting = 1, 3 },
+	} {
+		t.Run(what, func(t *testing.T) {
+			tbl := table(t, limit)
+			join(t, tbl, "sent")
+			tbl.TakeAsks(start)
+			var woken wakes
+			oldest, err := tbl.Join("oldest", &woken, start)
+			require.NoError(t, err)
+			join(t, tbl, "older")
+			newest, err := tbl.Join("newest", new(wakes), start)
+			require.NoError(t, err)
+			require.True(t, newest.Ask)
+			require.Len(t, newest.Wake, 1)
+			newest.Wake[0].Advance()
+			require.Equal(t, wakes(1), woken)
+			r, done := tbl.Result(oldest.Waiter)
+			require.True(t, done)
+			require.True(t, r.GaveWay)
+			tbl.Leave(oldest.Waiter)
+			answer(tbl, "sent", 1, inquiry.Result{}, start)
+			require.Equal(t, []string{"older"}, clusters(tbl.TakeAsks(start)))
+		})
+	}
+}
+
+// A flood of names that nobody has does not keep out a cluster that has something
+// to show: not while others wait, nor while the controller is slow.
+func TestAClusterThatHadValuesLatelyComesFirst(t *testing.T) {
+	tbl := table(t, func(p *inquiry.Policy) { p.MaxSent, p.MaxAsked, p.MaxWaiting = 2, 8, 8 })
+	known := join(t, tbl, "real")
+	tbl.TakeAsks(start)
+	answer(tbl, "real", 1, inquiry.Result{Values: []string{"x"}}, start)
+	tbl.Leave(known)
+	flood := func(from, to int) {
+		for i := from; i < to; i++ {
+			_, err := tbl.Join(fmt.Sprint("x", i), new(wakes), start.Add(9*time.Minute))
+			require.NoError(t, err)
+		}
+	}
+	flood(0, 2)
+	require.Len(t, tbl.TakeAsks(start), 2)
+	flood(2, 100)
+	shown, err := tbl.Join("real", new(wakes), start.Add(9*time.Minute))
+	require.NoError(t, err)
+	require.Empty(t, shown.Wake, "there is room for it that others do not have")
+	flood(100, 200)
+	_, done := tbl.Result(shown.Waiter)
+	require.False(t, done, "it gives way to nobody")
+	answer(tbl, "x0", 2, inquiry.Result{}, start)
+	require.Equal(t, []string{"real"}, clusters(tbl.TakeAsks(start)), "before those that came first")
+
+	tbl = table(t, func(p *inquiry.Policy) { p.MaxSent, p.MaxWaiting = 1, 8 })
+	answer(tbl, "real", 0, inquiry.Result{Values: []string{"x"}}, start)
+	for range 7 {
+		join(t, tbl, "same")
+		tbl.TakeAsks(start)
+	}
+	_, err = tbl.Join("unknown", new(wakes), start)
+	require.ErrorIs(t, err, inquiry.ErrTooMany)
+	_, err = tbl.Join("real", new(wakes), start.Add(10*time.Minute))
+	require.ErrorIs(t, err, inquiry.ErrTooMany, "that was long ago")
+	_, err = tbl.Join("real", new(wakes), start.Add(10*time.Minute-1))
+	require.NoError(t, err)
+}
+
+func TestClustersThatHadValuesAreBounded(t *testing.T) {
+	tbl := table(t, func(p *inquiry.Policy) { p.MaxSent, p.MaxRemember = 1, 2 })
+	for i := range 3 {
+		answer(tbl, fmt.Sprint("c", i), 0, inquiry.Result{Values: []string{"x"}}, start)
+	}
+	for i := range 3 {
+		join(t, tbl, fmt.Sprint("c", 2-i))
+	}
+	tbl.TakeAsks(start)
+	answer(tbl, "c1", 1, inquiry.Result{}, start)
+	require.Equal(t, []string{"c0"}, clusters(tbl.TakeAsks(start)))
+	answer(tbl, "c9", 0, inquiry.Result{Values: []string{"x"}}, start.Add(10*time.Minute))
+	later := start.Add(11 * time.Minute)
+	answer(tbl, "c0", 2, inquiry.Result{}, later)
+	_, err := tbl.Join("c9", new(wakes), later)
+	require.NoError(t, err)
+	require.Equal(t, []string{"c9"}, clusters(tbl.TakeAsks(later)), "it took the place of one that was over")
 }
 
 func TestWhatIsRememberedIsBounded(t *testing.T) {
@@ -201,7 +313,7 @@ func TestWhatIsRememberedIsBounded(t *testing.T) {
 }
 
 func TestPoliciesThatAreRefused(t *testing.T) {
-	for _, p := range []inquiry.Policy{{}, {Keep: 2 * time.Second, Calm: 1, MaxAsked: 1, MaxWaiting: 1, MaxRemember: 1}, {Keep: -1, MaxAsked: 1, MaxWaiting: 1, MaxRemember: 1}} {
+	for _, p := range []inquiry.Policy{{}, {Keep: 2 * time.Second, Calm: 1, MaxAsked: 1, MaxSent: 1, MaxWaiting: 1, MaxRemember: 1}, {Keep: -1, MaxSent: 1, MaxAsked: 1, MaxWaiting: 1, MaxRemember: 1}} {
 		require.Error(t, p.Validate())
 	}
 }
