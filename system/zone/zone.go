@@ -13,9 +13,9 @@
 // name label by label (RFC 9156). What can be neither is NXDOMAIN.
 //
 // No answer may hide a value that is set later, such as that of another proxy of
-// the cluster, which asks its authority to look at once: TXT records are not to be
-// kept by resolvers (their time to live is 0), nor is, by the SOA, the word that
-// there are none.
+// the cluster: resolvers may keep TXT records for a second, for which whoever adds
+// one waits before it has its authority look, and, by the SOA, the word that there
+// are none not at all.
 package zone
 
 import (
