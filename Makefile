@@ -73,6 +73,7 @@ bench-store: ## PostgreSQL under Plane against PostgreSQL under 0.5.x: docs/perf
 
 .PHONY: bench-dns
 bench-dns: build ## the DNS receiver beside another name server (nsd), on one core
+	@scripts/deps bench-dns
 	@go build -o bin/dnsbench ./scripts/dnsbench
 	@bin/dnsbench -plane bin/plane
 
