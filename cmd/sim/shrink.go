@@ -67,6 +67,7 @@ func parts() []func(*cluster.Shape) *int {
 		func(s *cluster.Shape) *int { return &s.Controllers },
 		func(s *cluster.Shape) *int { return &s.Drones },
 		func(s *cluster.Shape) *int { return &s.Proxies },
+		func(s *cluster.Shape) *int { return &s.Receivers },
 		func(s *cluster.Shape) *int { return &s.Clients },
 		func(s *cluster.Shape) *int { return &s.Keys },
 	}

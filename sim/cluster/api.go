@@ -54,6 +54,8 @@ func (a api) serve(ctx context.Context, path string, conn port.Conn) {
 		_ = a.controller.ServeDrone(ctx, Name, "", conn) // its log has the reason
 	case "/proxy":
 		_ = a.controller.ServeProxy(ctx, Name, conn)
+	case "/dns":
+		_ = a.controller.ServeDNS(ctx, conn)
 	case "/api":
 		defer conn.Close("answered")
 		if err := a.answer(ctx, conn); err != nil && ctx.Err() == nil && !errors.Is(err, port.ErrClosed) {

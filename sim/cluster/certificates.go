@@ -38,7 +38,8 @@ func (c *Cluster) startAuthority() {
 	if life == 0 {
 		life = defaultCertificateLife
 	}
-	c.authority = fake.NewAuthority(c.Env, c.Database, Name, life, c.opt.Shape.Old, inspector{c})
+	c.resolver = fake.NewResolver(c.Env, c.Network)
+	c.authority = fake.NewAuthority(c.Env, c.Database, c.resolver, Name, life, c.opt.Shape.Old, inspector{c})
 }
 
 // bootKeeper starts what keeps a proxy in possession of a certificate.

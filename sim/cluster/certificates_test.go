@@ -24,7 +24,7 @@ func (s *script) certified() (n int) {
 	return n
 }
 
-// Three proxies of one cluster, with a controller of ours and one that knows a
+// Three proxies of one cluster and two DNS receivers, with a controller of ours and one that knows a
 // single challenge at a time. What they order is held to G14 all the while.
 var certificateScenarios = []struct {
 	name    string
@@ -36,6 +36,7 @@ var certificateScenarios = []struct {
 	{"shortfall 11: a short life is renewed after two thirds of it, again and again", 90 * time.Second, fault.Weather{Drift: true}, (*script).renewals},
 	{"G14: a restart orders nothing", 15 * time.Minute, fault.Weather{Drift: true}, (*script).restartProxies},
 	{"an order goes on when its controller does not", time.Hour, fault.Weather{Drift: true, AuthoritySlow: 1}, (*script).losingControllers},
+	{"F1: while one DNS receiver is away the other one answers, by way of any controller", 4 * time.Minute, fault.Weather{Drift: true}, (*script).losingReceivers},
 	{"F7: an authority that is away does not spoil what there is", 4 * time.Minute, fault.Weather{Drift: true}, (*script).authorityAway},
 }
 
@@ -47,7 +48,7 @@ func TestCertificateScenarios(t *testing.T) {
 					ended := false
 					r := Run(Options{
 						Seed: seed, Storm: 30 * time.Minute, Weather: s.weather,
-						Shape: Shape{Controllers: 2, Drones: 1, Proxies: 3, Keys: 1, CertificateLife: s.life, Old: old},
+						Shape: Shape{Controllers: 2, Drones: 1, Proxies: 3, Receivers: 2, Keys: 1, CertificateLife: s.life, Old: old},
 						Script: func(ctx context.Context, c *Cluster) {
 							s.run(&script{t, c, ctx})
 							ended = true
@@ -109,6 +110,25 @@ func (s *script) losingControllers() {
 	s.pass(5 * time.Minute)
 	require.Equal(s, 3, s.certified())
 	require.Equal(s, 3, s.authority.Issuances(), "no order had to be made twice")
+}
+
+// losingReceivers has one receiver away at any time, and starts the controllers
+// anew in turn: so a receiver's session ends, and it takes the other one. Where a
+// challenge could not be looked up, the next order comes before the certificate has
+// ended.
+func (s *script) losingReceivers() {
+	s.pass(10 * time.Second)
+	for turn := range 20 {
+		away, co := s.receivers[turn%2], s.controllers[turn/2%2]
+		s.stop(away, false)
+		s.stop(co, false)
+		s.pass(30 * time.Second)
+		s.bootUp(co)
+		s.pass(30 * time.Second)
+		require.Equal(s, 3, s.certified(), "turn %d", turn)
+		s.bootUp(away)
+	}
+	require.Greater(s, s.authority.Issuances(), 3*5, "they were renewed")
 }
 
 func (s *script) authorityAway() {

@@ -1,5 +1,5 @@
 // Package cluster puts whole clusters together: controllers, drones on their
-// machines, proxies and clients over the fakes of sim/fake, in the kernel or in
+// machines, proxies, DNS receivers and clients over the fakes of sim/fake, in the kernel or in
 // the bubble. It lets the weather of sim/fault blow for a while, then lets
 // everything heal, and holds the run to sim/check all the way.
 //
@@ -17,6 +17,7 @@ import (
 	"plane/sim/fault"
 	"plane/sim/world"
 	"plane/system/controller"
+	"plane/system/dns"
 	"plane/system/drone"
 	"plane/system/lease"
 	"plane/system/placement"
@@ -47,12 +48,14 @@ type Roles struct {
 	Controller controller.Config
 	Drone      drone.Config
 	Proxy      proxy.Config
+	DNS        dns.Config
 }
 
 // Shape is what a cluster is made of.
 type Shape struct {
 	Controllers, Drones, Proxies, Clients, Keys int
 	Limited                                     bool // drones have room for so much only
+	Receivers                                   int  // 0: one
 
 	CertificateLife time.Duration // 0: 15 minutes
 	Old             bool          // controllers and DNS receivers know one challenge at a time, as 0.5.x
@@ -68,6 +71,7 @@ func Draw(seed uint64, storm time.Duration) Options {
 		Shape: Shape{
 			Controllers: 1 + r.IntN(3), Drones: 1 + r.IntN(4), Proxies: 1 + r.IntN(3),
 			Clients: 2 + r.IntN(5), Keys: 3 + r.IntN(10), Limited: world.NewStream(seed, "limited").Chance(0.5),
+			Receivers:       1 + world.NewStream(seed, "receivers").IntN(2),
 			CertificateLife: lives[certificates.IntN(len(lives))], Old: certificates.Chance(0.4),
 		},
 		Weather: fault.Draw(world.NewStream(seed, "weather")),
@@ -82,6 +86,7 @@ type Cluster struct {
 	Network  *fake.Network
 
 	authority *fake.Authority
+	resolver  *fake.Resolver
 
 	opt         Options
 	weather     fault.Weather
@@ -91,6 +96,7 @@ type Cluster struct {
 	controllers []*process
 	drones      []*process
 	proxies     []*process
+	receivers   []*process
 	machines    []*fake.Machine
 	clients     world.Node
 	log         func(node string) *slog.Logger
@@ -141,6 +147,9 @@ func New(w world.World, opt Options, log func(node string) *slog.Logger) *Cluste
 	}
 	for i := range opt.Shape.Proxies {
 		c.proxies = append(c.proxies, c.start(fmt.Sprint("px-", i), c.bootProxy))
+	}
+	for i := range max(opt.Shape.Receivers, 1) {
+		c.receivers = append(c.receivers, c.start(fmt.Sprint("ns-", i), c.bootReceiver))
 	}
 	c.clients = w.Start("clients", 1, world.Clockwork{})
 	c.Database.Watch = c.watchStore
@@ -203,6 +212,7 @@ func (c *Cluster) roles(p *process) Roles {
 		},
 		Drone: drone.DefaultConfig("dr-x"),
 		Proxy: proxy.DefaultConfig(p.name, version),
+		DNS:   dns.DefaultConfig(p.name, version),
 	}
 	r.Drone.Name, r.Drone.Version, r.Drone.Log = p.name, version, log
 	if c.opt.Shape.Old {
@@ -253,6 +263,16 @@ func (c *Cluster) bootProxy(p *process) {
 	serve(n, "proxy", px.Run)
 	c.bootKeeper(p, px)
 	c.Network.Listen(p.name, n, p.machine, gate{c, p, n, px}.serve)
+}
+
+func (c *Cluster) bootReceiver(p *process) {
+	n := p.node
+	r, err := dns.New(c.roles(p).DNS, n.Clock(), n.Tasks(), n.Random(), c.Network.Dialer(n, p.machine, "/dns", c.addresses()), c.log(p.name))
+	if err != nil {
+		panic(fmt.Sprintf("cluster: DNS receiver: %v", err))
+	}
+	serve(n, "dns", r.Run)
+	c.resolver.Serve(n, p.machine, r)
 }
 
 func (c *Cluster) addresses() []string {

@@ -5,6 +5,7 @@ import (
 	"math"
 	"time"
 
+	"plane/sim/fake"
 	"plane/sim/fault"
 	"plane/sim/world"
 )
@@ -47,6 +48,9 @@ func (c *Cluster) startFaults() {
 	for _, p := range c.proxies {
 		c.again(w.ProxyCrash, func() { c.crash(p, c.proxies) })
 		c.again(w.WallStep, func() { c.stepWall(p) })
+	}
+	for _, p := range c.receivers {
+		c.again(w.ReceiverCrash, func() { c.crash(p, c.receivers) })
 	}
 	for _, p := range c.drones {
 		c.again(w.AgentCrash, func() { c.crash(p, c.drones) })
@@ -141,10 +145,10 @@ func (c *Cluster) exitOne(p *process) {
 	}
 }
 
-// everyone is all machines.
+// everyone is all machines, and where the authority looks from.
 func (c *Cluster) everyone() []string {
-	var all []string
-	for _, kind := range [][]*process{c.controllers, c.drones, c.proxies} {
+	all := []string{fake.ResolverMachine}
+	for _, kind := range [][]*process{c.controllers, c.drones, c.proxies, c.receivers} {
 		for _, p := range kind {
 			all = append(all, p.machine)
 		}
@@ -198,7 +202,7 @@ func (c *Cluster) heal() {
 		p.host.ServeAll()
 		c.bootMachine(p)
 	}
-	for _, kind := range [][]*process{c.controllers, c.drones, c.proxies} {
+	for _, kind := range [][]*process{c.controllers, c.drones, c.proxies, c.receivers} {
 		for _, p := range kind {
 			if !p.gone && !p.up() && (p.host == nil || p.host.Up()) {
 				c.bootUp(p)

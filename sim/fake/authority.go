@@ -27,12 +27,12 @@ type Inspector interface {
 
 // Authority is a certificate authority: slow, down, refusing, limiting how often
 // it is asked, and losing answers after it has issued, as the weather will. It
-// looks challenges up in the store, as by way of a DNS receiver, and goes by the
-// true time.
+// looks challenges up by way of the DNS receivers, and goes by the true time.
 type Authority struct {
 	env       *Env
 	rnd       *world.Rand
-	db        *Database
+	db        *Database // which knows what proxies have given up
+	resolver  *Resolver
 	cluster   string
 	see       Inspector
 	life      time.Duration
@@ -43,8 +43,11 @@ type Authority struct {
 }
 
 // NewAuthority makes one whose certificates live that long. Needs the lock.
-func NewAuthority(env *Env, db *Database, cluster string, life time.Duration, oneValue bool, see Inspector) *Authority {
-	return &Authority{env: env, rnd: env.Stream("authority"), db: db, cluster: cluster, life: life, one: oneValue, see: see, left: map[string]time.Time{}}
+func NewAuthority(env *Env, db *Database, resolver *Resolver, cluster string, life time.Duration, oneValue bool, see Inspector) *Authority {
+	return &Authority{
+		env: env, rnd: env.Stream("authority"), db: db, resolver: resolver, cluster: cluster, life: life, one: oneValue, see: see,
+		left: map[string]time.Time{},
+	}
 }
 
 // Life is how long its certificates live.
@@ -75,8 +78,13 @@ type issuer struct {
 	disk *CertDisk
 }
 
-// call asks the authority for something.
+// call asks the authority for something that it says at once.
 func (i *issuer) call(ctx context.Context, what string, apply func() error) error {
+	return i.callLong(ctx, what, func(tell func(error)) { tell(apply()) })
+}
+
+// callLong asks it for something that it has to find out first.
+func (i *issuer) callLong(ctx context.Context, what string, apply func(tell func(error))) error {
 	a := i.a
 	i.node.Enter()
 	a.env.Lock()
@@ -87,13 +95,24 @@ func (i *issuer) call(ctx context.Context, what string, apply func() error) erro
 		before = a.rnd.Between(0, time.Minute)
 	}
 	a.env.Unlock()
-	_, err := ask(ctx, a.env, i.node, before, after, func() (none, error) {
-		if fails || a.env.Now().Before(a.downUntil) {
-			return none{}, fmt.Errorf("%s: %w", what, port.ErrAuthorityAway)
+	said := &answer[none]{}
+	err := a.env.callLong(ctx, i.node, before, after, func(done func()) {
+		tell := func(err error) {
+			said.err = err
+			done()
 		}
-		return none{}, apply()
+		if fails || a.env.Now().Before(a.downUntil) {
+			tell(fmt.Errorf("%s: %w", what, port.ErrAuthorityAway))
+			return
+		}
+		apply(tell)
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	a.env.Lock()
+	defer a.env.Unlock()
+	return said.err
 }
 
 func (i *issuer) incarnation() string { return fmt.Sprint(i.node.Name(), " ", i.node.Incarnation()) }
@@ -154,7 +173,10 @@ func (i *issuer) meet(ctx context.Context, challenges port.Challenges, values []
 		a.env.Unlock()
 	}
 	for _, v := range values {
-		if err := i.call(ctx, "validate", func() error { return i.validate(ctx, v, shown[v]) }); err != nil {
+		err := i.callLong(ctx, "validate", func(tell func(error)) {
+			a.resolver.lookUp(a.cluster, func(found []string, failed error) { tell(i.validate(ctx, v, shown[v], found, failed)) })
+		})
+		if err != nil {
 			return err
 		}
 	}
@@ -166,23 +188,22 @@ func (i *issuer) meet(ctx context.Context, challenges port.Challenges, values []
 // less than five when the last one that set it was long before.
 const unspoiled = 5 * time.Minute
 
-// validate looks for a value. It may do so when the process that ordered has died
-// or given the order up: then whatever the proxy has set since may be in front of
-// the value, and a receiver that tells one value tells that.
-func (i *issuer) validate(ctx context.Context, value string, shown time.Time) error {
+// validate looks for a value in what was found. It may do so when the process that
+// ordered has died or given the order up: then whatever the proxy has set since may
+// be in front of the value, and a receiver that tells one value tells that.
+func (i *issuer) validate(ctx context.Context, value string, shown time.Time, found []string, failed error) error {
 	a := i.a
-	if !a.db.Up() {
-		return fmt.Errorf("%w: the DNS answers SERVFAIL", port.ErrRefused)
+	if failed != nil {
+		return fmt.Errorf("%w: %w", port.ErrRefused, failed)
 	}
-	found := a.db.ledger.Challenges(a.db.Now(), []string{a.cluster})[0]
-	if a.one && len(found) > 1 {
-		found = found[:1]
-	}
-	if slices.Contains(found, value) {
+	if len(found) > 0 && (found[0] == value || !a.one && slices.Contains(found, value)) {
 		return nil
 	}
+	// A call of the store that comes late may put an earlier value of the proxy
+	// itself in front of it, which a receiver that tells one value tells.
+	hidden := a.one && slices.Contains(found, value) && strings.HasPrefix(found[0], i.node.Name()+"-")
 	waited := i.node.Alive() && ctx.Err() == nil
-	if waited && a.env.Now().Sub(shown) < unspoiled && !a.db.released[i.node.Name()].After(shown) {
+	if waited && !hidden && a.env.Now().Sub(shown) < unspoiled && !a.db.released[i.node.Name()].After(shown) {
 		a.see.Unseen(i.node.Name(), value)
 	}
 	return fmt.Errorf("%w: the challenge is not there", port.ErrRefused)

@@ -32,6 +32,15 @@ var ErrInjected = errors.New("injected fault")
 // lock held, after before; the answer is back after a further while. An error is
 // the context's cause, and then apply may have been called or may be called yet.
 func (e *Env) call(ctx context.Context, n world.Node, before, after time.Duration, apply func()) error {
+	return e.callLong(ctx, n, before, after, func(done func()) {
+		apply()
+		done()
+	})
+}
+
+// callLong is call for what takes the other process a while: apply begins it, and
+// done, called with the lock held, ends it.
+func (e *Env) callLong(ctx context.Context, n world.Node, before, after time.Duration, apply func(done func())) error {
 	n.Enter()
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -39,8 +48,7 @@ func (e *Env) call(ctx context.Context, n world.Node, before, after time.Duratio
 	answered := n.Tasks().EventCount()
 	e.Lock()
 	e.After(before, func() {
-		apply()
-		e.After(after, answered.Advance)
+		apply(func() { e.After(after, answered.Advance) })
 	})
 	e.Unlock()
 	err := answered.Await(ctx, 0)

@@ -19,6 +19,7 @@ type Weather struct {
 	// F1 and F2.
 	ControllerCrash time.Duration // of each controller
 	ProxyCrash      time.Duration
+	ReceiverCrash   time.Duration
 	AgentCrash      time.Duration
 	MachineCrash    time.Duration
 	DownFor         time.Duration // at most, mostly much less
@@ -111,6 +112,9 @@ func Draw(r *world.Rand) Weather {
 	drawStore(&w, r, some, every)
 	drawEngine(&w, r, some, every)
 	drawAuthority(&w, r, some, every)
+	if some() {
+		w.ReceiverCrash = every(40*time.Second, 10*time.Minute)
+	}
 	return w
 }
 
