@@ -10,9 +10,10 @@
 // result. The account's key is in the CertStore.
 //
 // An Issuer keeps no connection and no state but the account between calls, which
-// are made one at a time. When the authority is away, or refuses, the order fails
-// with the error that says so, and what it asked the authority to look at is given
-// up.
+// are made one at a time. When the authority is away at the beginning of an order,
+// or refuses, the order fails with the error that says so, and what it asked the
+// authority to look at is given up. When it is away later, it is asked again until
+// the context ends: from then on another order would count against its limits.
 package acme
 
 import (
@@ -206,56 +207,6 @@ func (c *client) hasProfile(profile string) error {
 		return nil
 	}
 	return fmt.Errorf("%w: it has no profile %q; it has %s", port.ErrRefused, profile, listed(profiles))
-}
-
-// finish turns an order whose challenges are met into a certificate.
-func (c *client) finish(ctx context.Context, order legoacme.ExtendedOrder, names []string, keyType KeyType) (port.Certificate, error) {
-	key, err := keyType.generate()
-	if err != nil {
-		return port.Certificate{}, err
-	}
-	request, err := signingRequest(key, names)
-	if err != nil {
-		return port.Certificate{}, err
-	}
-	if err := c.awaitOrder(ctx, order.Location, &order, legoacme.StatusReady); err != nil {
-		return port.Certificate{}, err
-	}
-	location := order.Location
-	if order.Status == legoacme.StatusReady {
-		if order, err = c.Orders.UpdateForCSR(order.Finalize, request); err != nil {
-			return port.Certificate{}, c.wire.explain("finalize the order", err)
-		}
-	}
-	if err := c.awaitOrder(ctx, location, &order, legoacme.StatusValid); err != nil {
-		return port.Certificate{}, err
-	}
-	chain, _, err := c.Certificates.Get(order.Certificate, true)
-	if err != nil {
-		return port.Certificate{}, c.wire.explain("fetch the certificate", err)
-	}
-	return assemble(chain, key)
-}
-
-// awaitOrder waits until the order has a status, or the one that comes after it.
-func (c *client) awaitOrder(ctx context.Context, location string, order *legoacme.ExtendedOrder, status string) error {
-	for pause := firstPoll; ; pause = nextPoll(pause) {
-		switch order.Status {
-		case status, legoacme.StatusValid:
-			order.Location = location
-			return nil
-		case legoacme.StatusInvalid:
-			return fmt.Errorf("%w: the order has become invalid: %w", port.ErrRefused, problemOf(order.Err()))
-		}
-		if err := c.pause(ctx, pause); err != nil {
-			return err
-		}
-		got, err := c.Orders.Get(location)
-		if err != nil {
-			return c.wire.explain("look at the order", err)
-		}
-		*order = got
-	}
 }
 
 // Suggest implements port.Issuer.

@@ -22,7 +22,7 @@ import (
 type wire struct {
 	ctx        context.Context // the library's requests have none of their own
 	next       http.RoundTripper
-	status     int           // of the last answer; 0: there was none
+	status     int           // of the last answer; 0: there was none, or not all of it
 	retryAfter time.Duration // that the last answer asked for
 }
 
@@ -41,7 +41,10 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 	if wait, err := api.ParseRetryAfter(answer.Header.Get("Retry-After")); err == nil {
 		w.retryAfter = wait
 	}
-	answer.Body = limit(answer.Body, func() {
+	answer.Body = limit(answer.Body, func(broken error) {
+		if broken != nil {
+			w.status = 0
+		}
 		stop()
 		cancel(nil)
 	})

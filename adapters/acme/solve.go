@@ -14,37 +14,6 @@ import (
 	"plane/system/port"
 )
 
-// Waits between two looks at something that the authority works on, unless it
-// says how long.
-const (
-	firstPoll = 100 * time.Millisecond
-	mostPoll  = 5 * time.Second
-	// longestHint is how long a Retry-After between two looks is followed.
-	longestHint = time.Minute
-)
-
-func nextPoll(d time.Duration) time.Duration { return min(d*2, mostPoll) }
-
-// pause waits until it is time to look again: as long as the authority's last
-// answer says, or d.
-func (c *client) pause(ctx context.Context, d time.Duration) error {
-	if hint := c.wire.retryAfter; hint > 0 {
-		d = min(hint, longestHint)
-	}
-	return wait(ctx, d)
-}
-
-func wait(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
 // solver meets the challenges of one order.
 type solver struct {
 	*client
@@ -66,7 +35,7 @@ type authorization struct {
 // asked to look. Base name and wildcard have the same TXT name, so that both
 // values have to be there at once, or one after the other's validation.
 func (s *solver) solve(ctx context.Context, urls []string) error {
-	pending, err := s.pending(urls)
+	pending, err := s.pending(ctx, urls)
 	if err != nil {
 		return err
 	}
@@ -88,12 +57,12 @@ func (s *solver) solve(ctx context.Context, urls []string) error {
 
 // pending reads the authorizations of an order and returns those that are not
 // valid yet.
-func (s *solver) pending(urls []string) ([]authorization, error) {
+func (s *solver) pending(ctx context.Context, urls []string) ([]authorization, error) {
 	var all []authorization
 	for _, url := range urls {
-		got, err := s.Authorizations.Get(url)
+		got, err := s.read(ctx, "read an authorization", url)
 		if err != nil {
-			return nil, s.wire.explain("read an authorization", err)
+			return nil, err
 		}
 		if got.Status == legoacme.StatusValid {
 			continue
@@ -110,6 +79,14 @@ func (s *solver) pending(urls []string) ([]authorization, error) {
 		all = append(all, authorization{url: url, name: name, challenge: chosen, value: recordValue(keyAuthorization)})
 	}
 	return all, nil
+}
+
+func (s *solver) read(ctx context.Context, what, url string) (got legoacme.Authorization, err error) {
+	err = s.persist(ctx, what, func() (err error) {
+		got, err = s.Authorizations.Get(url)
+		return err
+	})
+	return got, err
 }
 
 // meet shows the values of some challenges, has the authority look at each, and
@@ -143,9 +120,9 @@ func (s *solver) awaitValid(ctx context.Context, a authorization) error {
 		if err := s.pause(ctx, pause); err != nil {
 			return err
 		}
-		got, err := s.Authorizations.Get(a.url)
+		got, err := s.read(ctx, "look at the authorization of "+a.name, a.url)
 		if err != nil {
-			return s.wire.explain("look at the authorization of "+a.name, err)
+			return err
 		}
 		switch got.Status {
 		case legoacme.StatusValid:

@@ -45,6 +45,13 @@ type Authority struct {
 	// Intercept, where not nil, answers a request in Pebble's place if it returns
 	// true.
 	Intercept atomic.Pointer[func(w http.ResponseWriter, r *http.Request) bool]
+	handler   http.Handler
+}
+
+// Pass has Pebble answer, for one who intercepts.
+func (a *Authority) Pass(w http.ResponseWriter, r *http.Request) {
+	a.count(r)
+	a.handler.ServeHTTP(w, r)
 }
 
 // Start runs an authority until the test ends. It sets environment variables.
@@ -71,14 +78,12 @@ func Start(t *testing.T, o Options) *Authority {
 		retryAfter = 1
 	}
 	front := wfe.New(quiet, store, validator, issuer, nil, true, len(o.EABKeys) > 0, retryAfter, retryAfter)
-	a := &Authority{}
-	handler := front.Handler()
+	a := &Authority{handler: front.Handler()}
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if intercept := a.Intercept.Load(); intercept != nil && (*intercept)(w, r) {
 			return
 		}
-		a.count(r)
-		handler.ServeHTTP(w, r)
+		a.Pass(w, r)
 	}))
 	server.Config.ErrorLog = quiet
 	server.StartTLS()
