@@ -22,8 +22,8 @@
 //
 // There is no limit on the size of a body, the age of a connection or the pause
 // between two bytes of one: only on the time to connect, to read a request's
-// header, and until a backend begins to answer. What else clients may do is in
-// Limits.
+// header, until a backend begins to answer, and until a client takes a byte that
+// is there for it. What else clients may do is in Limits.
 //
 // A Server serves the Handler over TLS where it is told to, with the certificate
 // that Certificates has at the time of each handshake: a new one is for new

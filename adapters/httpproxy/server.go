@@ -17,7 +17,9 @@ import (
 // Limits are what clients may do beyond what a handler sees. None of them
 // bounds how long a request's body, its answer or an upgraded connection lasts.
 type Limits struct {
-	// Header is the time for a TLS handshake, and again for a request's header.
+	// Header is the time for a TLS handshake, and again for a request's header. Over
+	// HTTP/2 it is Silence and Answer that end half a header: a connection with one
+	// cannot say meanwhile that it is alive.
 	Header time.Duration
 	// Idle is the time between two requests of a connection.
 	Idle time.Duration
@@ -31,9 +33,11 @@ type Limits struct {
 	Resets          int
 	ResetsPerSecond float64
 	// Silence is how long an HTTP/2 connection may say nothing until it is asked
-	// whether it is alive, Answer the time that it has to say so, and Write the
-	// time in which it has to take some bytes, if there are any for it.
-	Silence, Answer, Write time.Duration
+	// whether it is alive, and Answer the time that it has to say so.
+	Silence, Answer time.Duration
+	// Write is the time in which any connection, an upgraded one too, has to take
+	// some bytes if there are any for it.
+	Write time.Duration
 }
 
 // DefaultLimits are generous to browsers and to slow networks.
@@ -70,6 +74,7 @@ func (s Server) Serve(ctx context.Context, listener net.Listener) error {
 	var open sync.WaitGroup // with upgraded connections, which http.Server forgets
 	server := s.server(base, &open)
 	broken := make(chan error, 1)
+	listener = takers{listener, s.Limits.Write}
 	go func() {
 		if s.TLS != nil {
 			broken <- server.ServeTLS(listener, "", "")
@@ -120,7 +125,6 @@ func (s Server) server(base context.Context, open *sync.WaitGroup) *http.Server 
 			MaxConcurrentStreams: s.Limits.Streams,
 			SendPingTimeout:      s.Limits.Silence,
 			PingTimeout:          s.Limits.Answer,
-			WriteByteTimeout:     s.Limits.Write,
 		},
 		ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
 	}
