@@ -1,6 +1,7 @@
 // Package tlsfiles serves a certificate that somebody else looks after: a
-// certificate chain and its key in two PEM files, which may be replaced at any
-// time, in place, by renaming, or by swapping a symbolic link above them.
+// certificate chain and its key in two PEM files, or in one of the form that Plane
+// keeps its own in, {"cert":"PEM chain","key":"PEM key"}. They may be replaced at
+// any time, in place, by renaming, or by swapping a symbolic link above them.
 //
 // It promises that only a pair is taken up that a client of the cluster would
 // accept: the key belongs to the certificate, which is valid now and covers the
@@ -16,6 +17,7 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -33,15 +35,20 @@ import (
 // That works on every file system, however the files are replaced.
 const pollEvery = 2 * time.Second
 
-// Files is a certificate kept in two files.
+// Files is a certificate kept in two files, or in one.
 type Files struct {
-	certificate, key string
+	certificate, key string // the same where it is one
 	cluster          name.Cluster
 	log              *slog.Logger
 	current          atomic.Pointer[tls.Certificate]
 	seen             [sha256.Size]byte // of what was read last
 	refused          [sha256.Size]byte // of what was last complained about
 	warned           string            // what was last said of the current one's age
+}
+
+// OpenOne reads the pair from one file, which has to be good.
+func OpenOne(file string, cluster name.Cluster, log *slog.Logger) (*Files, error) {
+	return Open(file, file, cluster, log)
 }
 
 // Open reads the pair, which has to be good.
@@ -65,16 +72,26 @@ func (f *Files) Current() (*tls.Certificate, error) {
 	return c, nil
 }
 
+// read reads chain and key.
+func (f *Files) read() (chain, key []byte, err error) {
+	if chain, err = os.ReadFile(f.certificate); err != nil {
+		return nil, nil, fmt.Errorf("read the certificate: %w", err)
+	}
+	if f.key == f.certificate {
+		return chain, chain, nil
+	}
+	if key, err = os.ReadFile(f.key); err != nil {
+		return nil, nil, fmt.Errorf("read the private key: %w", err)
+	}
+	return chain, key, nil
+}
+
 // Reload reads the files. It reports whether a new pair was taken up, and why
 // one was not.
 func (f *Files) Reload() (changed bool, err error) {
-	chain, err := os.ReadFile(f.certificate)
+	chain, key, err := f.read()
 	if err != nil {
-		return false, fmt.Errorf("read the certificate: %w", err)
-	}
-	key, err := os.ReadFile(f.key)
-	if err != nil {
-		return false, fmt.Errorf("read the private key: %w", err)
+		return false, err
 	}
 	sum := sha256.Sum256(slices.Concat(chain, []byte{0}, key))
 	if f.current.Load() != nil && sum == f.seen {
@@ -99,9 +116,18 @@ func (r *refusal) Error() string { return r.err.Error() }
 func (r *refusal) Unwrap() error { return r.err }
 
 func (f *Files) parse(chain, key []byte) (*tls.Certificate, error) {
+	place := f.certificate + " and " + f.key
+	if f.key == f.certificate {
+		place = f.certificate
+		var both struct{ Cert, Key string }
+		if err := json.Unmarshal(chain, &both); err != nil { // which would show a part of it
+			return nil, fmt.Errorf(`%s: want a JSON object, {"cert":"PEM chain","key":"PEM key"}`, place)
+		}
+		chain, key = []byte(both.Cert), []byte(both.Key)
+	}
 	pair, err := tls.X509KeyPair(chain, key)
 	if err != nil {
-		return nil, fmt.Errorf("%s and %s: %s", f.certificate, f.key, strings.TrimPrefix(err.Error(), "tls: "))
+		return nil, fmt.Errorf("%s: %s", place, strings.TrimPrefix(err.Error(), "tls: "))
 	}
 	if err := Check(pair.Leaf, f.cluster, time.Now()); err != nil {
 		return nil, fmt.Errorf("%s: %w", f.certificate, err)

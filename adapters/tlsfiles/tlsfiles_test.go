@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -168,6 +169,45 @@ func TestAKeyThatOthersCanReadIsWarnedOf(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, f.log.String(), "can be read by every user")
 	require.Contains(t, f.log.String(), f.key())
+}
+
+func TestBothInOneFile(t *testing.T) {
+	f := newFolder(t)
+	file := filepath.Join(f.dir, "c.json")
+	write := func(v any) {
+		text, err := json.Marshal(v)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(file, text, 0o600))
+	}
+	form := func(p certtest.Pair) map[string]string {
+		return map[string]string{"cert": string(p.Certificate), "key": string(p.Key), "more": "is skipped"}
+	}
+	good := f.authority.Issue(covered)
+	write(form(good))
+	files, err := tlsfiles.OpenOne(file, cluster, slog.New(slog.NewTextHandler(f.log, nil)))
+	require.NoError(t, err)
+	before := serial(t, files)
+	for want, content := range map[string]any{
+		"want a JSON object":                    "hello",
+		"want a JSON object, {":                 map[string]any{"cert": 1, "key": string(good.Key)},
+		"failed to find any PEM data":           map[string]string{"key": string(good.Key)},
+		"private key does not match":            map[string]string{"cert": string(good.Certificate), "key": string(f.authority.Issue(covered).Key)},
+		"the certificate is not for *.c.test":   form(f.authority.Issue([]string{"c.test"})),
+		"the certificate is not valid before 2": form(f.authority.Issue(covered, func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Hour) })),
+	} {
+		write(content)
+		changed, err := files.Reload()
+		require.ErrorContains(t, err, want)
+		require.ErrorContains(t, err, file+": ")
+		require.NotContains(t, err.Error(), strings.Split(string(good.Key), "\n")[1], "G15")
+		require.False(t, changed)
+		require.Equal(t, before, serial(t, files), "the old one stays")
+	}
+	write(form(f.authority.Issue(covered)))
+	changed, err := files.Reload()
+	require.NoError(t, err)
+	require.True(t, changed)
+	require.Greater(t, serial(t, files), before)
 }
 
 // run runs the test in a bubble, beside files that are looked after.

@@ -29,7 +29,7 @@ import (
 // acmeSettings are what flags and configuration files say of how a proxy gets a
 // certificate by itself.
 type acmeSettings struct {
-	CertPath        string // empty: kept in memory only
+	CertPath        string // empty: kept in memory only; without an authority, what is served
 	Endpoint, Email string
 	KID, HMACKey    string
 	KeyType         string // empty: ec256
@@ -40,7 +40,7 @@ type acmeSettings struct {
 
 func (a *acmeSettings) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&a.CertPath, "cert-path", "", "file to keep the certificate that an authority gives, with its key; the account is kept beside it (default: nowhere, and each start orders another one)")
+	f.StringVar(&a.CertPath, "cert-path", "", "file to keep the certificate that an authority gives, with its key; the account is kept beside it (default: nowhere, and each start orders another one). Without an authority: a certificate of your own in that form, {\"cert\":\"PEM chain\",\"key\":\"PEM key\"}, which is only read")
 	f.StringVar(&a.Endpoint, "acme-endpoint", "", "ACME directory of the certificate authority (default with --acme-email: "+acme.LetsEncrypt+")")
 	f.StringVar(&a.Email, "acme-email", "", "where the authority can reach you; to give this or --acme-endpoint is to agree to its terms of service")
 	f.StringVar(&a.KID, "acme-eab-kid", "", "key id of an account that the authority knows by other means")
@@ -61,9 +61,9 @@ func (a acmeSettings) validate(s servingSettings) error {
 	case given && !s.HTTPS:
 		return usage("--cert-path and --acme-… need --https")
 	case given && s.Cert != "":
-		return usage("--tls-cert and --acme-…: want a certificate of your own, or one from an authority, not both")
-	case given && !a.wanted():
-		return usage("--cert-path, --acme-eab-… and the like: give --acme-email or --acme-endpoint, too (for a certificate of your own there are --tls-cert and --tls-key)")
+		return usage("--tls-cert, --cert-path and --acme-…: want a certificate of your own, or one from an authority, not both")
+	case given && !a.wanted() && a != (acmeSettings{CertPath: a.CertPath}):
+		return usage("--acme-eab-… and the like: give --acme-email or --acme-endpoint, too")
 	}
 	return nil
 }

@@ -134,8 +134,10 @@ func (s proxySettings) certificates(cluster name.Cluster, role *proxy.Proxy, log
 		return s.Serving.given(cluster, log)
 	case s.ACME.wanted():
 		return s.ACME.keep(cluster, role, log)
+	case s.ACME.CertPath != "":
+		return givenInOne(s.ACME.CertPath, cluster, log)
 	}
-	return nil, usage("--https: where does the certificate come from? Give --acme-email or --acme-endpoint to get it from an authority, or --tls-cert and --tls-key")
+	return nil, usage("--https: where does the certificate come from? Give --acme-email or --acme-endpoint to get it from an authority, or --tls-cert and --tls-key, or --cert-path")
 }
 
 // connection checks what every node is told of its controller.

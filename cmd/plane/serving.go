@@ -45,7 +45,7 @@ func (s *servingSettings) flags(cmd *cobra.Command) (read func()) {
 	f := cmd.Flags()
 	f.BoolVar(&s.HTTPS, "https", false, "serve HTTPS; the cluster has no port in its name then")
 	plain := f.Uint16("http-port", defaultProxyPort, "port for plain HTTP; with --https it leads to https, and is 80")
-	encrypted := f.Uint16("https-port", httpsPort, "port for HTTPS")
+	encrypted := f.Uint16("https-port", httpsPort, "port for HTTPS; to give it is to give --https")
 	f.StringVar(&s.Cert, "tls-cert", "", "PEM file with a certificate chain of your own; read again when it changes, and on SIGHUP")
 	f.StringVar(&s.Key, "tls-key", "", "PEM file with its private key")
 	f.Int64Var(&s.HSTSSeconds, "hsts-seconds", 0, "tell browsers to come by https only, for so long (default: not told)")
@@ -56,6 +56,7 @@ func (s *servingSettings) flags(cmd *cobra.Command) (read func()) {
 		}
 		if f.Changed("https-port") {
 			s.HTTPSPort = encrypted
+			s.HTTPS = s.HTTPS || !f.Changed("https")
 		}
 	}
 }
@@ -104,6 +105,15 @@ func (s servingSettings) given(cluster name.Cluster, log *slog.Logger) (certific
 	files, err := tlsfiles.Open(s.Cert, s.Key, cluster, log)
 	if err != nil {
 		return nil, usage("--tls-cert and --tls-key: %w", err)
+	}
+	return given{files}, nil
+}
+
+// givenInOne is a certificate in the form in which one from an authority is kept.
+func givenInOne(file string, cluster name.Cluster, log *slog.Logger) (certificates, error) {
+	files, err := tlsfiles.OpenOne(file, cluster, log)
+	if err != nil {
+		return nil, usage("--cert-path, which without --acme-email or --acme-endpoint is a certificate of your own: %w", err)
 	}
 	return given{files}, nil
 }
