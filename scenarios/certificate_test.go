@@ -122,19 +122,17 @@ func (s *ordering) keepsSecrets(t *testing.T, proxies []*orderer) {
 	t.Helper()
 	var secrets []string
 	for _, p := range proxies {
-		files, err := filepath.Glob(p.kept + "*")
-		require.NoError(t, err)
-		require.GreaterOrEqual(t, len(files), 2, "a certificate and an account: %v", files)
-		for _, file := range files {
+		for _, file := range []string{p.kept, p.kept + ".account"} {
 			info, err := os.Stat(file)
 			require.NoError(t, err)
 			require.Equal(t, os.FileMode(0o600), info.Mode(), file)
+			content, err := os.ReadFile(file)
+			require.NoError(t, err)
+			var kept struct{ Key string }
+			require.NoError(t, json.Unmarshal(content, &kept))
+			require.Contains(t, kept.Key, "PRIVATE KEY", file)
+			secrets = append(secrets, strings.Split(kept.Key, "\n")[1])
 		}
-		content, err := os.ReadFile(p.kept)
-		require.NoError(t, err)
-		var kept struct{ Cert, Key string }
-		require.NoError(t, json.Unmarshal(content, &kept))
-		secrets = append(secrets, strings.Split(kept.Key, "\n")[1])
 	}
 	if len(s.accounts) > 0 {
 		secrets = append(secrets, s.accounts[3]) // the account's HMAC key
@@ -261,8 +259,9 @@ func (l *load) end() error {
 	return l.err
 }
 
-// TestIssuanceSurvivesItsParts: whoever is killed in the middle of an order, it
-// completes once they are back.
+// TestIssuanceSurvivesItsParts: whoever is killed in the middle of an order, and
+// stays away until that has failed, it completes once they are back, and within
+// the authority's limits.
 func TestIssuanceSurvivesItsParts(t *testing.T) {
 	t.Parallel()
 	for name, victim := range map[string]func(*ordering) *process{
@@ -276,7 +275,11 @@ func TestIssuanceSurvivesItsParts(t *testing.T) {
 			p := s.addProxy(t, "one")
 			s.underWay(t)
 			victim(s).kill9()
-			time.Sleep(2 * time.Second)
+			if victim(s) == s.authority.process {
+				time.Sleep(10 * time.Second) // it has forgotten the order when it comes back
+			} else {
+				s.fails(t)
+			}
 			victim(s).start(t)
 			s.completes(t, p)
 		})
@@ -284,18 +287,19 @@ func TestIssuanceSurvivesItsParts(t *testing.T) {
 }
 
 // TestIssuanceSurvivesWithADatabase: the same, where the controller keeps the
-// challenges in PostgreSQL: either of them may be killed.
+// challenges in PostgreSQL: either of them may be killed. What the controller has
+// accepted is there again when it comes back.
 func TestIssuanceSurvivesWithADatabase(t *testing.T) {
 	t.Parallel()
 	for name, restart := range map[string]func(t *testing.T, s *ordering, pg *pgtest.Instance){
-		"PostgreSQL": func(t *testing.T, _ *ordering, pg *pgtest.Instance) {
+		"PostgreSQL": func(t *testing.T, s *ordering, pg *pgtest.Instance) {
 			pg.Kill(t)
-			time.Sleep(2 * time.Second)
+			s.fails(t)
 			pg.Start(t)
 		},
 		"controller": func(t *testing.T, s *ordering, _ *pgtest.Instance) {
 			s.controller.kill9()
-			time.Sleep(2 * time.Second)
+			s.fails(t)
 			s.controller.start(t)
 		},
 	} {
@@ -325,9 +329,29 @@ func (s *ordering) underWay(t *testing.T) {
 	require.Zero(t, s.issued(), "the order is under way")
 }
 
+// fails waits until the authority has looked for a challenge and not found it.
+func (s *ordering) fails(t *testing.T) {
+	t.Helper()
+	eventually(t, 2*time.Minute, "the authority gives the order up", func() error {
+		if !strings.Contains(s.authority.log(), "set INVALID by completed challenge") {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+}
+
+// mostOrders is how many orders one outage may take: Let's Encrypt allows five
+// validations to fail in an hour.
+const mostOrders = 4
+
 // completes requires that the proxy gets its certificate by itself.
 func (s *ordering) completes(t *testing.T, p *orderer) {
 	t.Helper()
 	p.awaitReady(t, 2*time.Minute)
 	p.presented(t, s.authority.roots(t), "room."+secureHost)
+	orders := strings.Count(s.authority.log(), "Added order ")
+	t.Logf("%d orders", orders)
+	require.GreaterOrEqual(t, orders, 2, "the first one was spoiled")
+	require.LessOrEqual(t, orders, mostOrders)
+	require.Equal(t, 1, s.issued())
 }

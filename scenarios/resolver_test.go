@@ -74,6 +74,7 @@ func (n *internet) chooseReceiver(t *testing.T) {
 	l, err := net.ListenPacket("udp", net.JoinHostPort(n.receiver, "53"))
 	if err != nil {
 		n.port = fmt.Sprint(unused)
+		t.Logf("port 53 of %s cannot be had (%v): the resolver is told where the zone is served, and the delegation is not followed", n.receiver, err)
 		return
 	}
 	l.Close()
