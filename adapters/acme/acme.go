@@ -234,7 +234,7 @@ func (i *Issuer) Suggest(ctx context.Context, cert port.Certificate) (port.Sugge
 	case err != nil:
 		return port.Suggestion{}, c.wire.explain("ask when to renew", err)
 	case c.wire.status >= http.StatusBadRequest:
-		return port.Suggestion{}, fmt.Errorf("ask when to renew: the authority answers with status %d", c.wire.status)
+		return port.Suggestion{}, c.wire.explain("ask when to renew", fmt.Errorf("its status is %d", c.wire.status))
 	case window.SuggestedWindow.Start.IsZero() || window.SuggestedWindow.End.Before(window.SuggestedWindow.Start):
 		return port.Suggestion{}, errors.New("ask when to renew: the authority's window is none")
 	}

@@ -271,6 +271,31 @@ func TestProfiles(t *testing.T) {
 	require.True(t, s.End.After(s.Start))
 }
 
+// F7: as with orders.
+func TestFailuresToSuggestAreToldApart(t *testing.T) {
+	b := newBench(t, acmetest.Options{})
+	i, _ := b.issuer(nil)
+	c := b.order(i, 1, nil)
+	status := 0
+	b.intercept(func(w http.ResponseWriter, r *http.Request) bool {
+		if strings.HasPrefix(r.URL.Path, "/dir") {
+			return false
+		}
+		w.Header().Set("Retry-After", "7200")
+		w.WriteHeader(status)
+		return true
+	})
+	var limited *port.RateLimitError
+	for _, status = range []int{http.StatusTooManyRequests, http.StatusServiceUnavailable} {
+		_, err := i.Suggest(t.Context(), c)
+		require.ErrorAs(t, err, &limited)
+		require.Equal(t, 2*time.Hour, limited.RetryAfter)
+	}
+	status = http.StatusInternalServerError
+	_, err := i.Suggest(t.Context(), c)
+	require.ErrorIs(t, err, port.ErrAuthorityAway)
+}
+
 func TestAChallengeThatCannotBeSeenIsARefusal(t *testing.T) {
 	b := newBench(t, acmetest.Options{})
 	b.zone.blind.Store(true)

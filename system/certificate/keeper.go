@@ -273,7 +273,7 @@ func (k *Keeper) ask(ctx context.Context) {
 	limited, cancel := port.WithTimeout(ctx, k.Clock, suggestTimeout)
 	defer cancel()
 	s, err := k.Issuer.Suggest(limited, h.Certificate)
-	h.askAt = k.Clock.Now().Add(askWait(s, err, h.Span()))
+	h.askAt = k.Clock.Now().Add(askWait(s, err, h.Span(), k.Rand.Float64()))
 	switch {
 	case ctx.Err() != nil:
 		return

@@ -281,6 +281,23 @@ func TestTheAuthoritysSuggestionIsFollowed(t *testing.T) {
 	})
 }
 
+// F7.
+func TestAnAuthorityThatLimitsHowOftenItSuggestsIsLeftAlone(t *testing.T) {
+	with(t, 90*day, func(t *testing.T, a *authority) {
+		asked := 0
+		a.suggest = func(port.Certificate) (port.Suggestion, error) {
+			asked++
+			return port.Suggestion{}, fmt.Errorf("ask: %w", &port.RateLimitError{RetryAfter: 2 * day})
+		}
+		_, stop := a.start()
+		defer stop()
+		pass(2 * day)
+		require.Equal(t, 1, asked)
+		pass(day)
+		require.Equal(t, 2, asked)
+	})
+}
+
 func TestAnAuthorityThatAlwaysSuggestsNowIsNotFollowedForEver(t *testing.T) {
 	with(t, 90*day, func(t *testing.T, a *authority) {
 		a.suggest = func(port.Certificate) (port.Suggestion, error) {

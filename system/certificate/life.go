@@ -104,12 +104,16 @@ func retryWait(failures int, life time.Duration, err error, spread float64) time
 		wait *= 2
 	}
 	wait = times(min(wait, most), 0.75+spread/2)
+	return max(wait, asked(err, spread))
+}
+
+// asked is how long the authority asks to be left alone by an error, if it does.
+func asked(err error, spread float64) time.Duration {
 	var limited *port.RateLimitError
-	if errors.As(err, &limited) && limited.RetryAfter > 0 {
-		// This machine's clock may run 2 % fast.
-		wait = max(wait, times(limited.RetryAfter, 1.03+spread/10))
+	if !errors.As(err, &limited) {
+		return 0
 	}
-	return wait
+	return times(limited.RetryAfter, 1.03+spread/10) // this machine's clock may run 2 % fast
 }
 
 func times(d time.Duration, factor float64) time.Duration {
@@ -117,13 +121,15 @@ func times(d time.Duration, factor float64) time.Duration {
 }
 
 // askWait is how long an authority's suggestion, or that it could not give one,
-// is good for.
-func askWait(s port.Suggestion, err error, life time.Duration) time.Duration {
+// is good for. Nothing makes it shorter than an authority asks for that limits how
+// often it is asked.
+func askWait(s port.Suggestion, err error, life time.Duration, spread float64) time.Duration {
 	wait := s.AskAgain
 	if err != nil {
 		wait = time.Hour
 	}
-	return min(max(wait, min(time.Minute, life/10)), 24*time.Hour, max(life/3, time.Second))
+	wait = min(max(wait, min(time.Minute, life/10)), 24*time.Hour, max(life/3, time.Second))
+	return max(wait, asked(err, spread))
 }
 
 // calm is for how long after a renewal the authority's suggestion to renew again

@@ -131,6 +131,33 @@ func TestRetryWaits(t *testing.T) {
 	})
 }
 
+func TestAskWaits(t *testing.T) {
+	limited := func(d time.Duration) error { return fmt.Errorf("ask: %w", &port.RateLimitError{RetryAfter: d}) }
+	for name, c := range map[string]struct {
+		again time.Duration
+		err   error
+		life  time.Duration
+		want  time.Duration
+	}{
+		"as the authority says":             {6 * time.Hour, nil, 90 * day, 6 * time.Hour},
+		"not all the time":                  {time.Second, nil, 90 * day, time.Minute},
+		"daily at least":                    {10 * day, nil, 90 * day, day},
+		"several times in a short life":     {6 * time.Hour, nil, time.Hour, 20 * time.Minute},
+		"again in an hour when it is away":  {0, port.ErrAuthorityAway, 90 * day, time.Hour},
+		"limited without a time":            {0, limited(0), 90 * day, time.Hour},
+		"limited for less than an hour":     {0, limited(time.Minute), 90 * day, time.Hour},
+		"limited for longer than that":      {0, limited(10 * time.Hour), 90 * day, 10 * time.Hour * 103 / 100},
+		"limited for longer than a day":     {0, limited(5 * day), 90 * day, 5 * day * 103 / 100},
+		"limited for most of a short life":  {0, limited(50 * time.Minute), time.Hour, 50 * time.Minute * 103 / 100},
+		"limited for less than a third too": {0, limited(time.Minute), time.Hour, 20 * time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := askWait(port.Suggestion{AskAgain: c.again}, c.err, c.life, 0)
+			require.InDelta(t, c.want.Seconds(), got.Seconds(), 0.001)
+		})
+	}
+}
+
 func TestNames(t *testing.T) {
 	c := port.Certificate{Names: []string{"*.c1.Example", "C1.example"}}
 	_, lacks := missing(c, []string{"c1.example", "*.c1.example"})

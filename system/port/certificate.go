@@ -105,7 +105,8 @@ type Issuer interface {
 	// Errors: RateLimitError, ErrRefused, ErrAuthorityAway, others.
 	Order(ctx context.Context, o Order, challenges Challenges) (Certificate, error)
 	// Suggest asks when a certificate is to be renewed; blocks for a round trip
-	// or two. Harmless twice. ErrNoSuggestion; ErrAuthorityAway, others.
+	// or two. Harmless twice. ErrNoSuggestion; RateLimitError, ErrAuthorityAway,
+	// others.
 	Suggest(ctx context.Context, c Certificate) (Suggestion, error)
 }
 
