@@ -1,6 +1,7 @@
 // Package certstore is port.CertStore on files: the certificate with its key in
-// the form of Plane 0.5.x, {"cert":"PEM chain","key":"PEM key"}, and beside it,
-// with ".account" after its name, the account with the certificate authority.
+// the form of Plane 0.5.x, {"cert":"PEM chain","key":"PEM key"}, with what it was
+// ordered by, and beside it, with ".account" after its name, the account with the
+// certificate authority.
 //
 // A Store owns both files for as long as it is open: another process that would
 // use them, and so share a private key, is refused. Both are replaced whole, are
@@ -48,10 +49,14 @@ func Open(path string) (*Store, error) {
 // Close lets another process use the files.
 func (s *Store) Close() error { return durable.Unlock(s.lock) }
 
-// file is the form on disk.
+// file is the form on disk. What it was ordered by is ours: 0.5.x skips it, and does
+// not write it.
 type file struct {
-	Cert string `json:"cert"`
-	Key  string `json:"key"`
+	Cert      string `json:"cert"`
+	Key       string `json:"key"`
+	Directory string `json:"acme_endpoint,omitempty"`
+	KeyType   string `json:"acme_key_type,omitempty"`
+	Profile   string `json:"acme_profile,omitempty"`
 }
 
 // Load implements port.CertStore.
@@ -68,6 +73,7 @@ func (s *Store) Load(ctx context.Context) (port.Certificate, error) {
 	if err != nil {
 		return port.Certificate{}, fmt.Errorf("%s: %w: %w", s.path, port.ErrBroken, err)
 	}
+	c.Terms = port.Terms{Directory: f.Directory, KeyType: f.KeyType, Profile: f.Profile}
 	return c, nil
 }
 
@@ -90,7 +96,7 @@ func Parse(chain, key []byte) (port.Certificate, error) {
 
 // Save implements port.CertStore.
 func (s *Store) Save(ctx context.Context, c port.Certificate) error {
-	text, err := json.Marshal(file{string(c.Chain), string(c.Key)})
+	text, err := json.Marshal(file{string(c.Chain), string(c.Key), c.Terms.Directory, c.Terms.KeyType, c.Terms.Profile})
 	if err != nil {
 		return err
 	}

@@ -49,7 +49,15 @@ func TestTheFilesAreAsPlane05HasThemAndClosedToOthers(t *testing.T) {
 	require.NoError(t, err)
 	var form map[string]string
 	require.NoError(t, json.Unmarshal(text, &form))
-	require.Equal(t, map[string]string{"cert": string(c.Chain), "key": string(c.Key)}, form)
+	want := map[string]string{"cert": string(c.Chain), "key": string(c.Key)}
+	require.Equal(t, want, form)
+	c.Terms = port.Terms{Directory: "https://ca.example/dir", KeyType: "ec256", Profile: "short"}
+	require.NoError(t, s.Save(t.Context(), c))
+	text, err = os.ReadFile(path)
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(text, &form))
+	want["acme_endpoint"], want["acme_key_type"], want["acme_profile"] = "https://ca.example/dir", "ec256", "short"
+	require.Equal(t, want, form, "what 0.5.x reads is as before")
 	entries, err := os.ReadDir(filepath.Dir(path))
 	require.NoError(t, err)
 	require.Len(t, entries, 3)

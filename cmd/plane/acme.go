@@ -100,6 +100,7 @@ func (a acmeSettings) keep(cluster name.Cluster, role *proxy.Proxy, log *slog.Lo
 	}
 	keeper, err := certificate.New(certificate.Config{
 		Names: []string{cluster.Host, "*." + cluster.Host}, OrderTimeout: certificate.DefaultOrderTimeout, Log: log,
+		Terms: port.Terms{Directory: cfg.Directory, KeyType: string(cfg.KeyType), Profile: cfg.Profile},
 	}, certificate.World{
 		Clock: clock.New(), Wall: clock.Wall{}, Rand: clock.Rand{}, Issuer: issuer, Challenges: role, Store: store,
 	})

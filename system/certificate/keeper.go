@@ -3,8 +3,9 @@
 // A Keeper owns the certificate that is served and what is on disk. It promises
 // that a certificate which is kept and good is served from the start, and none
 // ordered; that one is renewed after two thirds of its life, whatever that is,
-// or when its authority says so; that while it has a valid one it never serves
-// an expired one; and that it leaves an authority alone that asks for it, and
+// or when its authority says so, or at once when it is to be ordered by other
+// terms than those of the one that is kept; that while it has a valid one it never
+// serves an expired one; and that it leaves an authority alone that asks for it, and
 // others longer and longer while their orders fail. What is obtained is served
 // even if it cannot be saved; saving is tried again.
 //
@@ -27,6 +28,7 @@ import (
 // Config is what a Keeper is told at its start.
 type Config struct {
 	Names []string // that the certificate has to be for
+	Terms port.Terms
 	// OrderTimeout is how long one order may take, all its challenges included.
 	OrderTimeout time.Duration
 	Log          *slog.Logger
@@ -156,6 +158,10 @@ func (k *Keeper) load(ctx context.Context) {
 	default:
 		now := k.Clock.Now()
 		k.held = &holding{Certificate: c, reckoning: kept(c.Life, now, k.Wall.Wall()), askAt: now}
+		if k.outdated() {
+			k.held.askAt = time.Time{}
+			k.cfg.Log.Info("the certificate that is kept was ordered by other terms; it is served until there is another one", "kept", c.Terms, "now", k.cfg.Terms)
+		}
 		k.cfg.Log.Info("took up the certificate that is kept", "names", c.Names, "not_after", c.NotAfter, "renew_at", RenewAt(c.Life, time.Time{}))
 	}
 	k.problem = errors.New("it is being ordered")
@@ -176,10 +182,16 @@ func (k *Keeper) look(ctx context.Context) time.Duration {
 	return k.wait()
 }
 
+// outdated reports whether what is held was ordered by other terms. Of one that
+// Plane 0.5.x has ordered that is not known.
+func (k *Keeper) outdated() bool {
+	return k.held.Terms != (port.Terms{}) && k.held.Terms != k.cfg.Terms
+}
+
 // due reports whether a certificate is to be ordered.
 func (k *Keeper) due() bool {
 	h := k.held
-	if h == nil {
+	if h == nil || k.outdated() {
 		return true
 	}
 	at := k.now(h)
@@ -212,7 +224,10 @@ func (k *Keeper) order(ctx context.Context) {
 	o := port.Order{Names: k.cfg.Names}
 	var life time.Duration
 	if k.held != nil {
-		o.Replaces, life = &k.held.Certificate, k.held.Span()
+		life = k.held.Span()
+		if terms := k.held.Terms; terms == (port.Terms{}) || terms.Directory == k.cfg.Terms.Directory {
+			o.Replaces = &k.held.Certificate // another authority does not know it
+		}
 	}
 	began := k.Clock.Now()
 	limited, cancel := port.WithTimeout(ctx, k.Clock, k.cfg.OrderTimeout)
@@ -232,6 +247,7 @@ func (k *Keeper) order(ctx context.Context) {
 		k.cfg.Log.Warn("cannot get a certificate; trying again", "error", err, "wait", wait.Round(time.Millisecond), "failures", k.failures)
 		return
 	}
+	c.Terms = k.cfg.Terms
 	now := k.Clock.Now()
 	k.held = &holding{
 		Certificate: c, reckoning: fresh(c.Life, now, k.Wall.Wall()),

@@ -38,11 +38,14 @@ type authority struct {
 	life  time.Duration
 	wrong time.Duration // by how much the wall clock is
 
-	fail    error // of the next orders
-	slow    time.Duration
-	orders  []time.Time
-	issued  int
-	suggest func(c port.Certificate) (port.Suggestion, error)
+	fail   error // of the next orders
+	slow   time.Duration
+	orders []time.Time
+	issued int
+	terms  port.Terms // that are wanted
+	// replaced is what the last order was to replace.
+	replaced *port.Certificate
+	suggest  func(c port.Certificate) (port.Suggestion, error)
 
 	disk     *port.Certificate
 	loadErr  error
@@ -59,6 +62,7 @@ func (a *authority) Order(_ context.Context, o port.Order, _ port.Challenges) (p
 	takeTurn()
 	require.Equal(a.t, names, o.Names)
 	a.orders = append(a.orders, time.Now())
+	a.replaced = o.Replaces
 	if a.fail != nil {
 		return port.Certificate{}, a.fail
 	}
@@ -120,7 +124,7 @@ func with(t *testing.T, life time.Duration, test func(t *testing.T, a *authority
 // start starts a Keeper, which stop ends.
 func (a *authority) start() (k *Keeper, stop func()) {
 	log := slog.New(slog.NewTextHandler(&a.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	k, err := New(Config{Names: names, OrderTimeout: time.Minute, Log: log}, World{
+	k, err := New(Config{Names: names, Terms: a.terms, OrderTimeout: time.Minute, Log: log}, World{
 		Clock: clock.New(), Wall: a, Rand: clock.Rand{}, Issuer: a, Store: a,
 	})
 	require.NoError(a.t, err)
@@ -171,6 +175,45 @@ func TestARestartOrdersNothing(t *testing.T) {
 		require.Len(t, a.orders, 2, "two thirds are over")
 		stop()
 	})
+}
+
+func TestWhatWasOrderedByOtherTermsIsServedUntilThereIsAnother(t *testing.T) {
+	had := port.Terms{Directory: "https://staging.example/dir", KeyType: "ec256"}
+	for name, c := range map[string]struct {
+		terms  port.Terms
+		orders int
+	}{
+		"the same":                     {had, 1},
+		"another authority":            {port.Terms{Directory: "https://ca.example/dir", KeyType: "ec256"}, 2},
+		"another key":                  {port.Terms{Directory: had.Directory, KeyType: "rsa2048"}, 2},
+		"another profile":              {port.Terms{Directory: had.Directory, KeyType: "ec256", Profile: "short"}, 2},
+		"those of 0.5.x are not known": {port.Terms{}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			with(t, 6*day, func(t *testing.T, a *authority) {
+				a.terms = had
+				_, stop := a.start()
+				stop()
+				a.terms = c.terms
+				if c.terms == (port.Terms{}) {
+					a.disk.Terms, a.terms = port.Terms{}, had
+				}
+				a.slow = 30 * time.Second
+				k, stop := a.start()
+				defer stop()
+				pass(time.Second)
+				before, err := k.Current()
+				require.NoError(t, err)
+				require.Equal(t, "chain 1", string(before.Chain), "it is served meanwhile")
+				pass(day)
+				require.Len(t, a.orders, c.orders)
+				if c.orders == 2 {
+					require.Equal(t, c.terms, a.disk.Terms)
+					require.Equal(t, c.terms.Directory == had.Directory, a.replaced != nil, "an authority knows its own")
+				}
+			})
+		})
+	}
 }
 
 func TestWhatIsIssuedWhileTheProcessStopsIsKept(t *testing.T) {

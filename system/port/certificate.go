@@ -38,6 +38,15 @@ type Certificate struct {
 	Key   Secret // PEM
 	Life
 	Names []string // that the leaf is for
+	Terms Terms    // zero: not known
+}
+
+// Terms are what a certificate was ordered by. All of them change with the
+// configuration only.
+type Terms struct {
+	Directory string // URL of the authority
+	KeyType   string
+	Profile   string // empty: the authority's default
 }
 
 // Life is from when to when a certificate is valid, by its authority's clock.

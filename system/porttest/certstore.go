@@ -29,6 +29,7 @@ func CertStore(t *testing.T, open func(t *testing.T) (port.CertStore, func() por
 	t.Run("what was saved last is kept", func(t *testing.T) {
 		s, reopen := open(t)
 		first, second := NewCertificate(t, time.Hour, "a.example"), NewCertificate(t, 6*24*time.Hour, "a.example", "*.a.example")
+		second.Terms = port.Terms{Directory: "https://ca.example/dir", KeyType: "rsa2048", Profile: "short"}
 		for _, c := range []port.Certificate{first, first, second} {
 			require.NoError(t, s.Save(t.Context(), c))
 		}
