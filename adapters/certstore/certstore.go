@@ -1,10 +1,10 @@
 // Package certstore is port.CertStore on files: the certificate with its key in
 // the form of Plane 0.5.x, {"cert":"PEM chain","key":"PEM key"}, with what it was
-// ordered by, and beside it, with ".account" after its name, the account with the
-// certificate authority.
+// ordered by, and beside it, with ".account" and ".pause" after its name, the
+// account with the certificate authority and for how long to leave that alone.
 //
-// A Store owns both files for as long as it is open: another process that would
-// use them, and so share a private key, is refused. Both are replaced whole, are
+// A Store owns these files for as long as it is open: another process that would
+// use them, and so share a private key, is refused. They are replaced whole, are
 // on disk when a method returns nil, and are readable by their owner only. Methods
 // are called one at a time; a write takes milliseconds and is not given up half
 // way, so that contexts are looked at before it only.
@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"time"
 
 	"plane/adapters/internal/durable"
 	"plane/system/port"
@@ -115,6 +116,37 @@ func (s *Store) SaveAccount(ctx context.Context, account port.Secret) error {
 	return s.write(ctx, s.accountPath(), account)
 }
 
+func (s *Store) pausePath() string { return s.path + ".pause" }
+
+// pauseFile is a pause on disk; times are RFC 3339.
+type pauseFile struct {
+	Directory string    `json:"acme_endpoint"`
+	Since     time.Time `json:"since"`
+	Until     time.Time `json:"until"`
+}
+
+// Pause implements port.CertStore.
+func (s *Store) Pause(ctx context.Context) (port.Pause, error) {
+	text, err := s.read(ctx, s.pausePath())
+	if err != nil {
+		return port.Pause{}, err
+	}
+	var f pauseFile
+	if err := json.Unmarshal(text, &f); err != nil {
+		return port.Pause{}, fmt.Errorf("%s: %w: %w", s.pausePath(), port.ErrBroken, err)
+	}
+	return port.Pause(f), nil
+}
+
+// SavePause implements port.CertStore.
+func (s *Store) SavePause(ctx context.Context, p port.Pause) error {
+	text, err := json.Marshal(pauseFile(p))
+	if err != nil {
+		return err
+	}
+	return s.write(ctx, s.pausePath(), text)
+}
+
 // read reads a file, and closes it to others should it be open to them.
 func (s *Store) read(ctx context.Context, path string) ([]byte, error) {
 	if ctx.Err() != nil {
@@ -145,6 +177,7 @@ func (s *Store) write(ctx context.Context, path string, text []byte) error {
 type Memory struct {
 	certificate *port.Certificate
 	account     port.Secret
+	pause       *port.Pause
 }
 
 var _ port.CertStore = (*Memory)(nil)
@@ -174,5 +207,19 @@ func (m *Memory) Account(context.Context) (port.Secret, error) {
 // SaveAccount implements port.CertStore.
 func (m *Memory) SaveAccount(_ context.Context, account port.Secret) error {
 	m.account = account
+	return nil
+}
+
+// Pause implements port.CertStore.
+func (m *Memory) Pause(context.Context) (port.Pause, error) {
+	if m.pause == nil {
+		return port.Pause{}, port.ErrNotFound
+	}
+	return *m.pause, nil
+}
+
+// SavePause implements port.CertStore.
+func (m *Memory) SavePause(_ context.Context, p port.Pause) error {
+	m.pause = &p
 	return nil
 }

@@ -45,6 +45,7 @@ func TestTheFilesAreAsPlane05HasThemAndClosedToOthers(t *testing.T) {
 	c := porttest.NewCertificate(t, time.Hour, "a.example")
 	require.NoError(t, s.Save(t.Context(), c))
 	require.NoError(t, s.SaveAccount(t.Context(), port.Secret("secret")))
+	require.NoError(t, s.SavePause(t.Context(), port.Pause{}))
 	text, err := os.ReadFile(path)
 	require.NoError(t, err)
 	var form map[string]string
@@ -60,7 +61,7 @@ func TestTheFilesAreAsPlane05HasThemAndClosedToOthers(t *testing.T) {
 	require.Equal(t, want, form, "what 0.5.x reads is as before")
 	entries, err := os.ReadDir(filepath.Dir(path))
 	require.NoError(t, err)
-	require.Len(t, entries, 3)
+	require.Len(t, entries, 4)
 	for _, e := range entries {
 		info, err := e.Info()
 		require.NoError(t, err)
@@ -102,6 +103,13 @@ func TestABrokenFileIsTold(t *testing.T) {
 			require.NotContains(t, err.Error(), "PRIVATE KEY-----")
 		})
 	}
+}
+
+func TestABrokenPauseIsTold(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "cert.json")
+	require.NoError(t, os.WriteFile(path+".pause", []byte(`{"until":"tomorrow"}`), 0o600))
+	_, err := open(t, path).Pause(t.Context())
+	require.ErrorIs(t, err, port.ErrBroken)
 }
 
 func TestTwoProxiesCannotShareAFile(t *testing.T) {

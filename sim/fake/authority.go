@@ -248,6 +248,7 @@ func (i *issuer) Suggest(ctx context.Context, _ port.Certificate) (port.Suggesti
 type CertDisk struct {
 	certificate *port.Certificate
 	account     port.Secret
+	pause       *port.Pause
 }
 
 // Certificate is what is kept; nil: nothing. Needs the lock.
@@ -324,6 +325,26 @@ func (s *certStore) Account(ctx context.Context) (account port.Secret, err error
 func (s *certStore) SaveAccount(ctx context.Context, account port.Secret) error {
 	return s.do(ctx, "save account", func() error {
 		s.disk.account = account
+		return nil
+	})
+}
+
+// Pause implements port.CertStore.
+func (s *certStore) Pause(ctx context.Context) (p port.Pause, err error) {
+	err = s.do(ctx, "pause", func() error {
+		if s.disk.pause == nil {
+			return port.ErrNotFound
+		}
+		p = *s.disk.pause
+		return nil
+	})
+	return p, err
+}
+
+// SavePause implements port.CertStore.
+func (s *certStore) SavePause(ctx context.Context, p port.Pause) error {
+	return s.do(ctx, "save pause", func() error {
+		s.disk.pause = &p
 		return nil
 	})
 }

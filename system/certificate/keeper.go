@@ -6,8 +6,9 @@
 // or when its authority says so, or at once when it is to be ordered by other
 // terms than those of the one that is kept; that while it has a valid one it never
 // serves an expired one; and that it leaves an authority alone that asks for it, and
-// others longer and longer while their orders fail. What is obtained is served
-// even if it cannot be saved; saving is tried again.
+// others longer and longer while their orders fail. How long it is to leave it
+// alone is kept through restarts. What is obtained is served even if it cannot be
+// saved; saving is tried again.
 //
 // Run is called once; Current may be called from any task at any time. When the
 // authority, the controller or the DNS is away, orders fail and are tried again
@@ -165,7 +166,36 @@ func (k *Keeper) load(ctx context.Context) {
 		k.cfg.Log.Info("took up the certificate that is kept", "names", c.Names, "not_after", c.NotAfter, "renew_at", RenewAt(c.Life, time.Time{}))
 	}
 	k.problem = errors.New("it is being ordered")
+	k.resume(ctx)
 	k.publish()
+}
+
+// resume takes up the pause that the authority has asked a process before this
+// one for.
+func (k *Keeper) resume(ctx context.Context) {
+	p, err := k.Store.Pause(ctx)
+	if err != nil && !errors.Is(err, port.ErrNotFound) {
+		k.cfg.Log.Warn("it cannot be read for how long the authority is to be left alone", "error", err)
+	}
+	wall := k.Wall.Wall()
+	left := remaining(p, wall)
+	if err != nil || p.Directory != k.cfg.Terms.Directory || left <= 0 {
+		return
+	}
+	k.retryAt, k.problem = k.Clock.Now().Add(left), &port.RateLimitError{RetryAfter: left}
+	k.cfg.Log.Info("the authority has asked to be left alone for a while", "wait", left.Round(time.Second))
+	if wall.Before(p.Since) { // or each start would begin with all of it
+		k.pause(ctx, left)
+	}
+}
+
+// pause keeps for how long the authority is to be left alone: a process that is
+// started again and again would else ask at each start.
+func (k *Keeper) pause(ctx context.Context, wait time.Duration) {
+	now := k.Wall.Wall()
+	if err := k.Store.SavePause(ctx, port.Pause{Directory: k.cfg.Terms.Directory, Since: now, Until: now.Add(wait)}); err != nil {
+		k.cfg.Log.Warn("cannot keep for how long the authority is to be left alone: it would be asked after a restart", "error", err)
+	}
 }
 
 // look does what is to be done now, and returns how long nothing else is.
@@ -244,6 +274,9 @@ func (k *Keeper) order(ctx context.Context) {
 		wait := retryWait(k.failures, life, err, k.Rand.Float64())
 		k.retryAt, k.problem = k.Clock.Now().Add(wait), err
 		k.publish()
+		if asked(err, 0) > 0 {
+			k.pause(ctx, wait)
+		}
 		k.cfg.Log.Warn("cannot get a certificate; trying again", "error", err, "wait", wait.Round(time.Millisecond), "failures", k.failures)
 		return
 	}

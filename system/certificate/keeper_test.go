@@ -48,6 +48,7 @@ type authority struct {
 	suggest  func(c port.Certificate) (port.Suggestion, error)
 
 	disk     *port.Certificate
+	pause    *port.Pause
 	loadErr  error
 	diskFull bool
 	log      bytes.Buffer
@@ -106,6 +107,20 @@ func (a *authority) Save(ctx context.Context, c port.Certificate) error {
 		return errors.New("disk full")
 	}
 	a.disk = &c
+	return nil
+}
+
+func (a *authority) Pause(context.Context) (port.Pause, error) {
+	takeTurn()
+	if a.pause == nil {
+		return port.Pause{}, port.ErrNotFound
+	}
+	return *a.pause, nil
+}
+
+func (a *authority) SavePause(_ context.Context, p port.Pause) error {
+	takeTurn()
+	a.pause = &p
 	return nil
 }
 
@@ -296,6 +311,44 @@ func TestAnAuthorityThatFailsIsLeftAlone(t *testing.T) {
 		pass(6 * time.Hour)
 		require.Equal(t, 1, a.issued)
 	})
+}
+
+// F7: a restart is no reason to ask before the time, and neither are many.
+func TestAPauseThatTheAuthorityAsksForOutlivesTheProcess(t *testing.T) {
+	limited := fmt.Errorf("order: %w", &port.RateLimitError{RetryAfter: 2 * day, Detail: "too many certificates"})
+	for name, c := range map[string]struct {
+		change func(a *authority)
+		within time.Duration // it orders again
+		not    time.Duration // and not within this
+	}{
+		"as asked for":              {func(*authority) {}, 3 * day, 47 * time.Hour},
+		"the wall clock steps back": {func(a *authority) { a.wrong = -100 * day }, 4 * day, 47 * time.Hour},
+		"another authority":         {func(a *authority) { a.terms.Directory = "https://other.example/dir" }, time.Minute, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			with(t, 90*day, func(t *testing.T, a *authority) {
+				a.terms.Directory = "https://ca.example/dir"
+				a.fail = limited
+				_, stop := a.start()
+				pass(time.Minute)
+				stop()
+				require.Len(t, a.orders, 1)
+				a.fail = nil
+				c.change(a)
+				began := time.Now()
+				for len(a.orders) < 2 && time.Since(began) < c.within {
+					k, stop := a.start()
+					_, err := k.Current()
+					var told *port.RateLimitError
+					require.True(t, errors.As(err, &told) || len(a.orders) == 2, err)
+					pass(time.Hour)
+					stop()
+				}
+				require.Len(t, a.orders, 2)
+				require.GreaterOrEqual(t, a.orders[1].Sub(a.orders[0]), c.not)
+			})
+		})
+	}
 }
 
 func TestTheAuthoritysSuggestionIsFollowed(t *testing.T) {

@@ -116,6 +116,12 @@ func asked(err error, spread float64) time.Duration {
 	return times(limited.RetryAfter, 1.03+spread/10) // this machine's clock may run 2 % fast
 }
 
+// remaining is what is left of a pause; all of it where the wall clock has been
+// stepped back before its beginning.
+func remaining(p port.Pause, wall time.Time) time.Duration {
+	return min(p.Until.Sub(wall), p.Until.Sub(p.Since))
+}
+
 func times(d time.Duration, factor float64) time.Duration {
 	return time.Duration(float64(d) * factor)
 }

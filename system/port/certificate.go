@@ -140,8 +140,15 @@ type Challenges interface {
 // ErrBroken: what is kept cannot be used. The wrapping error says why.
 var ErrBroken = errors.New("broken")
 
-// CertStore is where a proxy keeps its certificate with its key, and its account
-// with the authority. Its methods are atomic, block for a write to disk, and are
+// Pause is for how long an authority is to be left alone, as it has asked for; by
+// the machine's wall clock, which may be another one when it is read again.
+type Pause struct {
+	Directory    string // of the authority
+	Since, Until time.Time
+}
+
+// CertStore is where a proxy keeps its certificate with its key, its account with
+// the authority, and for how long to leave that alone. Its methods are atomic, block for a write to disk, and are
 // readable by nobody else; one task at a time.
 type CertStore interface {
 	// Load returns what was saved last. ErrNotFound when there is nothing,
@@ -154,4 +161,7 @@ type CertStore interface {
 	// Issuer's affair.
 	Account(ctx context.Context) (Secret, error)
 	SaveAccount(ctx context.Context, account Secret) error
+	// Pause and SavePause are the same for the pause.
+	Pause(ctx context.Context) (Pause, error)
+	SavePause(ctx context.Context, p Pause) error
 }

@@ -25,6 +25,8 @@ func CertStore(t *testing.T, open func(t *testing.T) (port.CertStore, func() por
 		require.ErrorIs(t, err, port.ErrNotFound)
 		_, err = s.Account(t.Context())
 		require.ErrorIs(t, err, port.ErrNotFound)
+		_, err = s.Pause(t.Context())
+		require.ErrorIs(t, err, port.ErrNotFound)
 	})
 	t.Run("what was saved last is kept", func(t *testing.T) {
 		s, reopen := open(t)
@@ -35,6 +37,9 @@ func CertStore(t *testing.T, open func(t *testing.T) (port.CertStore, func() por
 		}
 		require.NoError(t, s.SaveAccount(t.Context(), port.Secret("one")))
 		require.NoError(t, s.SaveAccount(t.Context(), port.Secret("two")))
+		pause := port.Pause{Directory: "https://ca.example/dir", Since: second.NotBefore, Until: second.NotAfter}
+		require.NoError(t, s.SavePause(t.Context(), port.Pause{Directory: "https://ca.example/dir"}))
+		require.NoError(t, s.SavePause(t.Context(), pause))
 		holds := func(s port.CertStore) {
 			c, err := s.Load(t.Context())
 			require.NoError(t, err)
@@ -42,6 +47,9 @@ func CertStore(t *testing.T, open func(t *testing.T) (port.CertStore, func() por
 			account, err := s.Account(t.Context())
 			require.NoError(t, err)
 			require.Equal(t, port.Secret("two"), account)
+			kept, err := s.Pause(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, pause, kept)
 		}
 		holds(s)
 		if reopen != nil {
