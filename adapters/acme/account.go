@@ -130,14 +130,24 @@ func (i *Issuer) loadAccount(ctx context.Context) *account {
 	return a
 }
 
-// saveAccount keeps the account. Should that fail, this process still has it.
+// saveAccount keeps the account. Should that fail, this process still has it, and
+// tries again with the next call. It is done even if the call is to end: the
+// authority has the account all the same.
 func (i *Issuer) saveAccount(ctx context.Context) {
 	kept, err := i.account.encode()
 	if err == nil {
-		err = i.store.SaveAccount(ctx, kept)
+		err = i.store.SaveAccount(context.WithoutCancel(ctx), kept)
 	}
+	i.unsaved = err != nil
 	if err != nil {
-		i.cfg.Log.Error("cannot keep the account with the certificate authority: another one will be made after a restart", "error", err)
+		i.cfg.Log.Error("cannot keep the account with the certificate authority: after a restart another one would be made; trying again", "error", err)
+	}
+}
+
+// saveAgain is for an account that could not be kept when it was made.
+func (i *Issuer) saveAgain(ctx context.Context) {
+	if i.unsaved {
+		i.saveAccount(ctx)
 	}
 }
 

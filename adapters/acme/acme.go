@@ -98,6 +98,7 @@ type Issuer struct {
 	store     port.CertStore
 	transport http.RoundTripper
 	account   *account // nil: not known yet
+	unsaved   bool     // the account is not on disk as it is here
 }
 
 var _ port.Issuer = (*Issuer)(nil)
@@ -154,6 +155,7 @@ func (i *Issuer) Order(ctx context.Context, o port.Order, challenges port.Challe
 	if err != nil {
 		return port.Certificate{}, fmt.Errorf("wait for a controller: %w", err)
 	}
+	defer i.saveAgain(ctx)
 	c, err := i.signIn(ctx)
 	if err != nil {
 		return port.Certificate{}, err
@@ -211,6 +213,7 @@ func (c *client) hasProfile(profile string) error {
 
 // Suggest implements port.Issuer.
 func (i *Issuer) Suggest(ctx context.Context, cert port.Certificate) (port.Suggestion, error) {
+	i.saveAgain(ctx)
 	leaf, err := parseLeaf(cert.Chain)
 	if err != nil {
 		return port.Suggestion{}, err

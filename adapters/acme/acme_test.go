@@ -10,6 +10,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -198,6 +199,44 @@ func TestTheAccountIsMadeOnceAndKept(t *testing.T) {
 		require.Equal(t, int64(2), b.Accounts.Load())
 		require.Contains(t, b.log.String(), "cannot be used")
 	})
+}
+
+// fullDisk is a store that cannot keep an account so many times.
+type fullDisk struct {
+	port.CertStore
+	left int
+}
+
+func (d *fullDisk) SaveAccount(ctx context.Context, account port.Secret) error {
+	if d.left--; d.left >= 0 {
+		return errors.New("no space left on device")
+	}
+	return d.CertStore.SaveAccount(ctx, account)
+}
+
+func TestAnAccountThatCannotBeKeptIsKeptLater(t *testing.T) {
+	b := newBench(t, acmetest.Options{})
+	for name, fails := range map[string]int{"at the end of the order": 2, "with the next question": 3} {
+		t.Run(name, func(t *testing.T) {
+			disk := &fullDisk{&certstore.Memory{}, fails}
+			issuer := func() *acme.Issuer {
+				i, err := acme.New(acme.Config{Directory: b.Directory, KeyType: acme.P256, Roots: b.Roots, Log: slog.New(slog.DiscardHandler)}, disk)
+				require.NoError(t, err)
+				return i
+			}
+			i := issuer()
+			c := b.order(i, 1, nil)
+			if fails == 3 {
+				_, err := disk.Account(t.Context())
+				require.ErrorIs(t, err, port.ErrNotFound)
+				_, err = i.Suggest(t.Context(), c)
+				require.NoError(t, err)
+			}
+			accounts := b.Accounts.Load()
+			b.order(issuer(), 1, nil)
+			require.Equal(t, accounts, b.Accounts.Load(), "it is known after a restart")
+		})
+	}
 }
 
 func TestAnAccountThatTheAuthorityHasForgottenIsMadeAnew(t *testing.T) {

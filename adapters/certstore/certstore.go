@@ -44,7 +44,13 @@ func Open(path string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Store{path, lock}, nil
+	s := &Store{path, lock}
+	for _, file := range []string{s.path, s.accountPath(), s.pausePath()} {
+		if err := durable.Sweep(file); err != nil { // there may be a private key in it
+			return nil, errors.Join(err, s.Close())
+		}
+	}
+	return s, nil
 }
 
 // Close lets another process use the files.

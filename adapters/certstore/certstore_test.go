@@ -105,6 +105,24 @@ func TestABrokenFileIsTold(t *testing.T) {
 	}
 }
 
+// G15: a crash while a file is written leaves no private key behind for good.
+func TestWhatACrashHasLeftIsRemoved(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "cert.json")
+	others := []string{".cert.json.old", ".cert.json.", "cert.json.1", ".cert.jsonx.1", ".other.json.1"}
+	for _, name := range append([]string{".cert.json.123", ".cert.json.account.45", ".cert.json.pause.6"}, others...) {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte("a key"), 0o600))
+	}
+	open(t, path)
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	var left []string
+	for _, e := range entries {
+		left = append(left, e.Name())
+	}
+	require.ElementsMatch(t, append(others, "cert.json.lock"), left)
+}
+
 func TestABrokenPauseIsTold(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "cert.json")
 	require.NoError(t, os.WriteFile(path+".pause", []byte(`{"until":"tomorrow"}`), 0o600))

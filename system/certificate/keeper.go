@@ -287,8 +287,8 @@ func (k *Keeper) order(ctx context.Context) {
 		askAt: now, calmUntil: now.Add(calm(c.Span())),
 	}
 	k.failures, k.retryAt, k.problem = 0, time.Time{}, nil
+	k.publish() // first: a disk may hang
 	k.save(ctx)
-	k.publish()
 	k.cfg.Log.Info("got a certificate", "names", c.Names, "not_after", c.NotAfter, "renew_at", RenewAt(c.Life, time.Time{}), "took", now.Sub(began).Round(time.Millisecond))
 	if !k.held.wall {
 		k.cfg.Log.Error("this machine's clock is ahead: it shows a time at which the certificate that was just issued would be old; renewals go by how much time passes instead", "not_before", c.NotBefore, "clock", k.Wall.Wall())

@@ -51,6 +51,7 @@ type authority struct {
 	pause    *port.Pause
 	loadErr  error
 	diskFull bool
+	diskSlow time.Duration
 	log      bytes.Buffer
 }
 
@@ -103,6 +104,7 @@ func (a *authority) Save(ctx context.Context, c port.Certificate) error {
 		return ctx.Err()
 	}
 	takeTurn()
+	time.Sleep(a.diskSlow) //nolint:forbidigo // the time of the bubble
 	if a.diskFull {
 		return errors.New("disk full")
 	}
@@ -453,6 +455,18 @@ func TestACertificateThatCannotBeKeptIsServedAndKeptLater(t *testing.T) {
 		pass(2 * time.Minute)
 		require.NotNil(t, a.disk)
 		require.Len(t, a.orders, 1)
+	})
+}
+
+func TestADiskThatHangsKeepsNoCertificateFromBeingServed(t *testing.T) {
+	with(t, 90*day, func(t *testing.T, a *authority) {
+		a.diskSlow = day
+		k, stop := a.start()
+		defer stop()
+		c, err := k.Current()
+		require.NoError(t, err)
+		require.Equal(t, "chain 1", string(c.Chain))
+		require.Nil(t, a.disk)
 	})
 }
 

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -37,6 +38,26 @@ func WriteFile(path string, content []byte) error {
 		return errors.Join(err, os.Remove(f.Name()))
 	}
 	return SyncDir(filepath.Dir(path))
+}
+
+// Sweep removes what writers of the path have left that a crash has ended. Nobody
+// may be writing.
+func Sweep(path string) error {
+	dir, prefix := filepath.Dir(path), "."+filepath.Base(path)+"."
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		made, ok := strings.CutPrefix(e.Name(), prefix)
+		if !ok || made == "" || strings.Trim(made, "0123456789") != "" {
+			continue // none of WriteFile's
+		}
+		if err := Remove(filepath.Join(dir, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Remove deletes the file, if it is there, for good.
