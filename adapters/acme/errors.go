@@ -99,9 +99,12 @@ func problemOf(err error) error {
 	if err == nil {
 		return errors.New("it does not say why")
 	}
-	text := err.Error()
+	text, kind := err.Error(), ""
 	var problem *legoacme.ProblemDetails
-	if errors.As(err, &problem) && problem.Detail != "" {
+	if errors.As(err, &problem) {
+		kind, _ = strings.CutPrefix(problem.Type, "urn:ietf:params:acme:error:")
+	}
+	if problem != nil && problem.Detail != "" {
 		text = problem.Detail + " (" + problem.Type + ")"
 		for _, sub := range problem.SubProblems {
 			text += "; " + sub.Identifier.Value + ": " + sub.Detail
@@ -110,7 +113,18 @@ func problemOf(err error) error {
 	if len(text) > longestProblem {
 		text = text[:longestProblem] + "…"
 	}
-	return errors.New(strings.ToValidUTF8(text, "�"))
+	text = strings.ToValidUTF8(text, "�")
+	if !isWord(kind) { // an authority may say anything
+		return errors.New(text)
+	}
+	return &port.ProblemError{Kind: kind, Words: text}
+}
+
+// isWord reports whether a text is one, as the kinds of problems that are
+// registered.
+func isWord(s string) bool {
+	letter := func(r rune) bool { return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' }
+	return s != "" && len(s) <= 40 && strings.TrimFunc(s, letter) == ""
 }
 
 const unknownAccount = "urn:ietf:params:acme:error:accountDoesNotExist"

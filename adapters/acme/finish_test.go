@@ -150,8 +150,24 @@ func TestARefusalToFinalizeIsOne(t *testing.T) {
 	})
 	_, err := i.Order(t.Context(), port.Order{Names: names}, b.zone.challenges(1))
 	require.ErrorIs(t, err, port.ErrRefused)
-	require.ErrorContains(t, err, "not by us")
+	var said *port.ProblemError
+	require.ErrorAs(t, err, &said)
+	require.Equal(t, "caa", said.Kind)
+	require.Contains(t, said.Words, "not by us")
 	require.Len(t, requests(), 1)
+}
+
+// The kind is shown to everybody, so it has to be one.
+func TestAKindOfProblemThatIsNoneIsLeftOut(t *testing.T) {
+	b := newBench(t, acmetest.Options{})
+	i, _ := b.issuer(nil)
+	b.breakOnce("/order-plz", 1000, func(w http.ResponseWriter, _ func(http.ResponseWriter)) {
+		problem(w, http.StatusForbidden, "see http://10.0.0.1/", "no")
+	})
+	_, err := i.Order(t.Context(), port.Order{Names: names}, b.zone.challenges(1))
+	require.ErrorIs(t, err, port.ErrRefused)
+	var said *port.ProblemError
+	require.NotErrorAs(t, err, &said)
 }
 
 // There is no use in waiting for longer than the order may take; who orders next

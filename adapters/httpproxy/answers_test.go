@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"plane/adapters/httpproxy"
+	"plane/system/name"
 	"plane/system/port"
 	"plane/system/protocol"
 )
@@ -142,26 +145,33 @@ func TestBackendWithAViewOnCORSKeepsIt(t *testing.T) {
 }
 
 func TestRedirectHTTPS(t *testing.T) {
-	p := start(t, nil)
-	for _, c := range []struct{ host, target, want string }{
-		{"c.test", "/a%2Fb?c=d", "https://c.test/a%2Fb?c=d"},
-		{"c.test:80", "/", "https://c.test/"},
-		{"room.c.test:8080", "/x?", "https://room.c.test/x?"},
-		{"[::1]:80", "/x", "https://[::1]/x"},
-		{"[::1]", "/x", "https://[::1]/x"},
-		{"", "/x", ""},
+	for _, c := range []struct{ cluster, host, target, want string }{
+		{"c.test", "c.test", "/a%2Fb?c=d", "https://c.test/a%2Fb?c=d"},
+		{"c.test", "C.test:80", "/", "https://C.test/"},
+		{"c.test", "room.c.test:8080", "/x?", "https://room.c.test/x?"},
+		{"[::1]", "[::1]:80", "/x", "https://[::1]/x"},
+		{"[::1]", "[::1]", "/x", "https://[::1]/x"},
+		{"c.test", "", "/x", "400"},
+		{"c.test", "evil.test", "/x", "403"},
+		{"c.test", "evil.test:80", "/x", "403"},
+		{"c.test", "a.b.c.test", "/x", "403"},
+		{"c.test", "c.test@evil.test", "/x", "403"},
+		{"c.test", "c.test/evil", "/x", "403"},
+		{"[::1]", "[::2]:80", "/x", "403"},
 	} {
+		cluster, err := name.ParseCluster(c.cluster)
+		require.NoError(t, err)
+		h := httpproxy.New(httpproxy.DefaultConfig(cluster, protocol.Version{}, slog.New(slog.DiscardHandler)), newRouter())
 		r := httptest.NewRequest(http.MethodGet, c.target, nil)
 		r.Host = c.host
 		w := httptest.NewRecorder()
-		p.handler.RedirectHTTPS().ServeHTTP(w, r)
-		require.Equal(t, c.want, w.Header().Get("Location"), c.host)
+		h.RedirectHTTPS().ServeHTTP(w, r)
 		require.Equal(t, "*", w.Header().Get("Access-Control-Allow-Origin"))
-		if c.want == "" {
-			require.Equal(t, 400, w.Code)
-		} else {
-			require.Equal(t, 301, w.Code)
+		got := w.Header().Get("Location")
+		if w.Code != 301 {
+			got += strconv.Itoa(w.Code)
 		}
+		require.Equal(t, c.want, got, c.host)
 	}
 }
 

@@ -125,14 +125,14 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) {
 	case path.Original == "/":
 		h.root(w, r)
 	case match == route.HostForeign:
-		h.refuse(w, r, http.StatusForbidden, "This host name is not served here.")
+		h.refuse(w, r, http.StatusForbidden, foreignHost)
 	default:
 		h.pass(w, r, path, match, label)
 	}
 }
 
-// ready says whether requests can be served, and why not. The reason names no
-// secret; it is for the person who set the proxy up.
+// ready says whether requests can be served, and why not. The reason is for the
+// person who set the proxy up, but everybody can read it.
 func (h *Handler) ready(w http.ResponseWriter, r *http.Request) {
 	if !h.router.Ready() {
 		h.refuse(w, r, http.StatusServiceUnavailable, "No controller is connected.")
@@ -168,6 +168,8 @@ func (h *Handler) root(w http.ResponseWriter, r *http.Request) {
 
 // errForbidden: the token exists, but not under this host name.
 var errForbidden = errors.New("host name does not belong to the backend")
+
+const foreignHost = "This host name is not served here."
 
 // pass finds out where the request leads, and takes it there.
 func (h *Handler) pass(w http.ResponseWriter, r *http.Request, path route.Path, match route.HostMatch, label string) {
@@ -243,12 +245,16 @@ func (h *Handler) RedirectHTTPS() http.Handler {
 			h.refuse(w, r, http.StatusBadRequest, "The request names no host or no path.")
 			return
 		}
-		host := r.Host
+		host := r.Host // with this port, or whichever one led here
 		if bare, _, err := net.SplitHostPort(host); err == nil {
 			host = bare
 			if strings.Contains(bare, ":") {
 				host = "[" + bare + "]"
 			}
+		}
+		if match, _ := route.MatchHost(host, h.cfg.Cluster); match == route.HostForeign {
+			h.refuse(w, r, http.StatusForbidden, foreignHost)
+			return
 		}
 		target := "https://" + host + path.Original
 		if path.HasQuery {

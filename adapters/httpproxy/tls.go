@@ -11,8 +11,8 @@ import (
 type Certificates interface {
 	// Current returns the certificate to serve now, nil when there is none, and
 	// an error that says in words what is wrong with that: why there is none, or
-	// why the one that there is should not be relied upon. It does not block,
-	// and may be called at any time, from anywhere.
+	// why the one that there is should not be relied upon. Everybody can read it on
+	// /ready. It does not block, and may be called at any time, from anywhere.
 	Current() (*tls.Certificate, error)
 }
 

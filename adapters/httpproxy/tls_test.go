@@ -176,7 +176,10 @@ func TestWithoutACertificateNothingIsServedAndReadySaysWhy(t *testing.T) {
 	s.dial(s.trust())
 	res, _ = s.get(plain.URL + "/ready")
 	require.Equal(t, 200, res.StatusCode)
-	res, _ = s.get(plain.URL + "/other")
+	redirected, err := http.NewRequest(http.MethodGet, plain.URL+"/other", nil)
+	require.NoError(t, err)
+	redirected.Host = clusterHost
+	res, _ = s.do(redirected)
 	require.Equal(t, 301, res.StatusCode)
 
 	// The client's clock decides whether it has expired.
@@ -209,7 +212,11 @@ func TestHSTS(t *testing.T) {
 	}
 	plain := httptest.NewServer(s.handler.RedirectHTTPS())
 	defer plain.Close()
-	res, _ := s.get(plain.URL + "/x")
+	redirected, err := http.NewRequest(http.MethodGet, plain.URL+"/x", nil)
+	require.NoError(t, err)
+	redirected.Host = clusterHost
+	res, _ := s.do(redirected)
+	require.Equal(t, 301, res.StatusCode)
 	require.Empty(t, res.Header["Strict-Transport-Security"], "over plain HTTP it counts for nothing")
 
 	s = startTLS(t, nil)

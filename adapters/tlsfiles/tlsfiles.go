@@ -63,11 +63,12 @@ func Open(certificate, key string, cluster name.Cluster, log *slog.Logger) (*Fil
 	return f, nil
 }
 
-// Current returns the certificate, and an error once it has expired.
+// Current returns the certificate, and once it has expired an error that everybody
+// may read.
 func (f *Files) Current() (*tls.Certificate, error) {
 	c := f.current.Load()
 	if now := time.Now(); now.After(c.Leaf.NotAfter) {
-		return c, fmt.Errorf("the one in %s expired on %s", f.certificate, c.Leaf.NotAfter.UTC().Format(time.DateTime))
+		return c, fmt.Errorf("it expired on %s UTC", c.Leaf.NotAfter.UTC().Format(time.DateTime))
 	}
 	return c, nil
 }

@@ -288,6 +288,7 @@ func TestTheEndOfACertificateIsToldInTime(t *testing.T) {
 		require.Equal(t, 1, f.log.count("has expired"))
 		c, err := files.Current()
 		require.ErrorContains(t, err, "expired on")
+		require.NotContains(t, err.Error(), f.dir, "everybody can read it on /ready")
 		require.IsType(t, (*tls.Certificate)(nil), c)
 		require.NotNil(t, c, "there is no better one")
 	})

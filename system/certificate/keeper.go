@@ -18,7 +18,6 @@ package certificate
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -78,6 +77,7 @@ type holding struct {
 type state struct {
 	held    *holding
 	problem error
+	retryAt time.Time
 }
 
 // New makes a Keeper, which does nothing until Run.
@@ -86,26 +86,34 @@ func New(cfg Config, w World) (*Keeper, error) {
 		return nil, errors.New("certificate: names and an order's time limit are needed")
 	}
 	k := &Keeper{World: w, cfg: cfg}
-	k.state.Store(&state{problem: errors.New("it is not loaded yet")})
+	k.state.Store(&state{problem: words("it is not loaded yet")})
 	return k, nil
 }
 
 // Current returns the certificate to serve (empty: there is none), and says why
-// there is none or, once it has expired, why there is no better one. Does not
-// block.
+// there is none or, once it has expired, why there is no better one. The error's
+// text is for everybody to read, the errors in it are not. Does not block.
 func (k *Keeper) Current() (port.Certificate, error) {
 	s := k.state.Load()
 	switch {
 	case s.held == nil:
-		return port.Certificate{}, fmt.Errorf("no certificate yet: %w", s.problem)
+		return port.Certificate{}, k.told(s, "no certificate yet")
 	case k.expired(s.held):
-		err := fmt.Errorf("the certificate expired at %s", s.held.NotAfter.UTC().Format(time.RFC3339))
-		if s.problem != nil {
-			err = fmt.Errorf("%w: %w", err, s.problem)
-		}
-		return s.held.Certificate, err
+		return s.held.Certificate, k.told(s, "the certificate expired at "+s.held.NotAfter.UTC().Format(time.RFC3339))
 	}
 	return s.held.Certificate, nil
+}
+
+// told is what is wrong, for everybody to read.
+func (k *Keeper) told(s *state, what string) error {
+	if s.problem == nil {
+		return words(what)
+	}
+	text := what + ": " + reason(s.problem)
+	if wait := s.retryAt.Sub(k.Clock.Now()); wait > 0 {
+		text += "; the next try is in " + wait.Round(time.Second).String()
+	}
+	return &toldError{text, s.problem}
 }
 
 func (k *Keeper) now(h *holding) time.Time { return h.at(k.Clock.Now(), k.Wall.Wall()) }
@@ -131,7 +139,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 const leastLook = 100 * time.Millisecond
 
 // publish makes what has changed known to Current.
-func (k *Keeper) publish() { k.state.Store(&state{k.held, k.problem}) }
+func (k *Keeper) publish() { k.state.Store(&state{k.held, k.problem, k.retryAt}) }
 
 // loadTries is how often a store that can neither give a certificate nor say
 // that there is none is asked, a second apart.
@@ -165,7 +173,7 @@ func (k *Keeper) load(ctx context.Context) {
 		}
 		k.cfg.Log.Info("took up the certificate that is kept", "names", c.Names, "not_after", c.NotAfter, "renew_at", RenewAt(c.Life, time.Time{}))
 	}
-	k.problem = errors.New("it is being ordered")
+	k.problem = words("it is being ordered")
 	k.resume(ctx)
 	k.publish()
 }
@@ -298,10 +306,10 @@ func (k *Keeper) order(ctx context.Context) {
 // refuse says what is wrong with a certificate that was issued, if anything.
 func (k *Keeper) refuse(c port.Certificate) error {
 	if name, lacks := missing(c, k.cfg.Names); lacks {
-		return fmt.Errorf("the certificate that was issued is not for %s", name)
+		return words("the certificate that was issued is not for " + name)
 	}
 	if c.Span() <= 0 {
-		return errors.New("the certificate that was issued has no life")
+		return words("the certificate that was issued has no life")
 	}
 	return nil
 }

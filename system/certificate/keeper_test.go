@@ -276,14 +276,16 @@ func TestNoExpiredCertificateIsServedAndTheReasonIsTold(t *testing.T) {
 	with(t, 6*day, func(t *testing.T, a *authority) {
 		k, stop := a.start()
 		defer stop()
-		a.fail = errors.New("no TXT record found")
+		a.fail = fmt.Errorf("order: %w: %w", port.ErrRefused, &port.ProblemError{Kind: "dns", Words: "no TXT record at 10.0.0.1"})
 		pass(5 * day)
 		_, err := k.Current()
 		require.NoError(t, err, "it is still good")
 		pass(day)
 		_, err = k.Current()
 		require.ErrorContains(t, err, "expired at")
-		require.ErrorContains(t, err, "no TXT record found")
+		require.ErrorContains(t, err, "the certificate authority refuses, its reason is dns")
+		require.NotContains(t, err.Error(), "10.0.0.1")
+		require.Contains(t, a.log.String(), "no TXT record at 10.0.0.1")
 		a.fail = nil
 		pass(20 * time.Minute)
 		_, err = k.Current()

@@ -78,7 +78,8 @@ var (
 	// is worth trying again soon.
 	ErrAuthorityAway = errors.New("the certificate authority is away")
 	// ErrRefused: the authority has answered no, such as when it did not find the
-	// challenge. Trying again at once mostly brings the same, and counts.
+	// challenge. Trying again at once mostly brings the same, and counts. There is
+	// a ProblemError with it where the authority has said why.
 	ErrRefused = errors.New("the certificate authority refuses")
 	// ErrNoSuggestion: the authority gives none, for this certificate or ever.
 	ErrNoSuggestion = errors.New("the certificate authority suggests no renewal")
@@ -102,6 +103,16 @@ func (r *RateLimitError) Error() string {
 	}
 	return text
 }
+
+// ProblemError is what an authority has said against something. Its words may
+// tell what is nobody else's affair, such as addresses; its kind is a word of the
+// protocol's, such as dns, caa or rejectedIdentifier.
+type ProblemError struct {
+	Kind, Words string
+}
+
+// Error implements error.
+func (p *ProblemError) Error() string { return p.Words }
 
 // Issuer orders certificates from an authority by ACME with DNS-01 challenges.
 // One call at a time.
