@@ -915,54 +915,109 @@ comment on function plane.use(bigint, text[], boolean, timestamptz) is 'Store.Ke
 
 -- The sweep --------------------------------------------------------------------
 
-create function plane.idle(p_ids text[], p_swept boolean, p_now timestamptz, p_proxy_gone bigint, p_word_late bigint) returns text[]
+create function plane.idle(p_ids text[], p_swept boolean, p_now timestamptz, p_proxy_gone bigint, p_word_late bigint)
+	returns table (id text, used timestamptz, idle boolean)
 	language plpgsql volatile
 	set jit to off
 as $$
+#variable_conflict use_column
 declare
-	v_idle text[];
+	v_looks text[];
 begin
 	-- What looks idle by its own row, which most often is nothing.
-	v_idle := array(
+	v_looks := array(
 		select b.id from plane.backend b
 		where b.status = 50 and b.max_idle is not null and (p_swept or b.hard is null and not b.swept)
 			and greatest(b.ready, b.used) + b.max_idle <= p_now and (p_ids is null or b.id = any (p_ids))
 	);
-	if cardinality(v_idle) = 0 then
-		return v_idle;
+	if cardinality(v_looks) = 0 then
+		return;
 	end if;
 	-- And then by what the proxies say.
-	return array(
-		with word as materialized (
-			select u.backend, max(u.at) as at, bool_or(p_now - greatest(u.at, p.seen) < plane.us(p_proxy_gone)) as busy
-			from (
-				select w.proxy, w.at, unnest(w.backends) as backend from plane.word w
-				union all
-				select a.proxy, a.at, a.backend from plane.addition a
-			) u
-			join plane.node p on p.id = u.proxy
-			group by u.backend
-		), since as (
-			select b.id, b.cluster, greatest(b.ready, b.used, w.at) + b.max_idle as at
-			from plane.backend b
-			left join word w on w.backend = b.id
-			where b.id = any (v_idle) and w.busy is not true
-		)
-		select s.id from since s
-		where s.at <= p_now and not exists (
-			select from plane.node p
-			where p.cluster = s.cluster and p.kind = 'proxy' and p_now - p.seen < plane.us(p_proxy_gone)
-				and (p.word is null or p_now - p.word > plane.us(p_word_late) or p.word < s.at)
-		)
-	);
+	return query
+	with word as materialized (
+		select u.backend, max(u.at) as at, bool_or(p_now - greatest(u.at, p.seen) < plane.us(p_proxy_gone)) as busy
+		from (
+			select w.proxy, w.at, unnest(w.backends) as backend from plane.word w
+			union all
+			select a.proxy, a.at, a.backend from plane.addition a
+		) u
+		join plane.node p on p.id = u.proxy
+		where u.backend in (select unnest(v_looks))
+		group by u.backend
+	), since as (
+		select b.id, b.cluster, w.busy is true as busy, w.at as used, greatest(b.ready, b.used, w.at) + b.max_idle as at
+		from plane.backend b
+		left join word w on w.backend = b.id
+		where b.id = any (v_looks)
+	)
+	select s.id, s.used, not s.busy and s.at <= p_now and not exists (
+		select from plane.node p
+		where p.cluster = s.cluster and p.kind = 'proxy' and p_now - p.seen < plane.us(p_proxy_gone)
+			and (p.word is null or p_now - p.word > plane.us(p_word_late) or p.word < s.at)
+	)
+	from since s;
 end
 $$;
 comment on function plane.idle is
-	'The backends, of those given or all that live, that are past their idle limit, and that no proxy uses or may use. p_swept: those too that were found so before.';
+	'The backends, of those given or all that live, that look past their idle limit by their own rows; when a proxy last used each by plane.word; and whether it is idle: no proxy uses it, or may use it. p_swept: those too that were found so before.';
+
+create function plane.gone_users(p_now timestamptz, p_proxy_gone bigint) returns setof bigint
+	language plpgsql volatile
+	set jit to off
+as $$
+begin
+	return query
+	select u.proxy
+	from (
+		select w.proxy, w.at from plane.word w
+		union all
+		select a.proxy, max(a.at) from plane.addition a group by a.proxy
+	) u
+	join plane.node p on p.id = u.proxy
+	group by u.proxy
+	having p_now - greatest(max(u.at), max(p.seen)) >= plane.us(p_proxy_gone)
+	order by u.proxy;
+end
+$$;
+comment on function plane.gone_users(timestamptz, bigint) is
+	'Proxies that are gone, and so use nothing any more, but of which plane.word or plane.addition still tells.';
+
+create function plane.forget_uses(p_proxy_gone bigint, p_limit integer) returns boolean
+	language plpgsql volatile
+	set plan_cache_mode to force_generic_plan set enable_seqscan to off set enable_bitmapscan to off set enable_material to off
+	set enable_hashjoin to off set enable_mergejoin to off set jit to off
+as $$
+declare
+	v_now timestamptz := plane.now();
+	v_proxy bigint;
+	v_word plane.word;
+begin
+	for v_proxy in select g.* from plane.gone_users(v_now, p_proxy_gone) g loop
+		-- One that comes back (plane.use) waits for this, or is found back.
+		perform from plane.node n where n.id = v_proxy for no key update skip locked;
+		continue when not found or not exists (select from plane.gone_users(v_now, p_proxy_gone) g (id) where g.id = v_proxy);
+		delete from plane.addition a where a.proxy = v_proxy; -- each is in plane.backend.used
+		select w.* into v_word from plane.word w where w.proxy = v_proxy;
+		update plane.backend b set used = greatest(b.used, v_word.at)
+		from (select unnest(v_word.backends[:p_limit]) as id order by 1) u
+		where b.id = u.id and b.max_idle is not null;
+		if cardinality(v_word.backends) > p_limit then
+			update plane.word w set backends = w.backends[p_limit + 1:] where w.proxy = v_proxy;
+		else
+			delete from plane.word w where w.proxy = v_proxy;
+		end if;
+		return true;
+	end loop;
+	return false;
+end
+$$;
+comment on function plane.forget_uses(bigint, integer) is
+	'Of one proxy that is gone: notes in plane.backend.used what it used, up to p_limit backends, and deletes what it said of them. Nothing else would: proxies make up their names, so few come back. False: there is nothing to do, or others are at it.';
 
 create function plane.due(
 	p_ids text[], p_drone_lost bigint, p_proxy_gone bigint, p_hard_after bigint, p_lease_grace bigint, p_word_late bigint, p_skip_idle boolean, p_limit integer
-) returns table (id text, verdict text, message text)
+) returns table (id text, verdict text, message text, used timestamptz)
 	language plpgsql volatile
 	set plan_cache_mode to force_custom_plan set jit to off
 as $$
@@ -972,6 +1027,8 @@ declare
 	v_ids text[];        -- what may be due for another reason than being idle
 	v_looks_idle boolean;
 	v_idle text[] := '{}';
+	v_in_use text[] := '{}';   -- what looks idle by its row, and is not,
+	v_used timestamptz[];      -- and when it was last used
 begin
 	-- What the rows say by themselves, which most often is that nothing is due.
 	select array_agg(b.id) filter (where not x.idle), bool_or(x.idle) into v_ids, v_looks_idle
@@ -986,7 +1043,13 @@ begin
 		)
 	);
 	if v_looks_idle then
-		v_idle := plane.idle(p_ids, false, v_now, p_proxy_gone, p_word_late);
+		-- Of what is in use only that is told of whose row shall say so: it does
+		-- not look idle any more then, until it has not been used for its limit.
+		select coalesce(array_agg(i.id) filter (where i.idle), '{}'),
+			coalesce(array_agg(i.id) filter (where not i.idle and i.used + b.max_idle > v_now), '{}'),
+			array_agg(i.used) filter (where not i.idle and i.used + b.max_idle > v_now)
+		into v_idle, v_in_use, v_used
+		from plane.idle(p_ids, false, v_now, p_proxy_gone, p_word_late) i join plane.backend b on b.id = i.id;
 	end if;
 	return query
 	select x.id, x.verdict, case x.verdict
@@ -994,9 +1057,10 @@ begin
 		when 'lost' then format('drone %s has not been heard from for %ss', x.drone, x.quiet)
 		when 'unstarted' then format('drone %s did not start it before its lease expired', x.drone)
 		when 'lapsed' then format('drone %s did not renew its lease, and did not say how it ended', x.drone)
-		end
+		end,
+		x.used
 	from (
-		select b.id, d.name as drone, round(extract(epoch from v_now - d.seen)) as quiet, case
+		select b.id, u.used, d.name as drone, round(extract(epoch from v_now - d.seen)) as quiet, case
 			when b.lease_end <= v_now and b.lost then 'marked'
 			when b.lease_end <= v_now and v_now - d.seen > plane.us(p_drone_lost) then 'lost'
 			when b.lease_end <= v_now and b.status = 10 then 'unstarted'
@@ -1007,16 +1071,22 @@ begin
 				when v_now - b.soft >= plane.us(p_hard_after) then 'hard'
 				when not b.swept then 'note'
 				end
+			when u.used is not null then 'used'
 			end as verdict
 		from plane.backend b join plane.node d on d.id = b.drone
-		where b.id = any (v_ids || v_idle)
+		left join unnest(v_in_use, v_used) as u (id, used) on u.id = b.id
+		where b.id = any (v_ids || v_idle || v_in_use)
 	) x
 	where x.verdict is not null
+	order by x.verdict = 'used'
 	limit p_limit;
+	if p_ids is null and not p_skip_idle and exists (select from plane.gone_users(v_now, p_proxy_gone)) then
+		return query select '', 'gone', null, null::timestamptz;
+	end if;
 end
 $$;
 comment on function plane.due is
-	'What a sweep has to do, for the given backends or all that live. verdict: marked, lost, unstarted or lapsed (it counts as terminated, message says why), soft or hard (a termination to ask for), note (it has passed a limit, and its end is under way).';
+	'What a sweep has to do, for the given backends or all that live. verdict: marked, lost, unstarted or lapsed (it counts as terminated, message says why), soft or hard (a termination to ask for), note (it has passed a limit, and its end is under way), used (it looks idle by its row, but proxies say that they used it at that time), and, for no backend, gone (plane.forget_uses has to do).';
 
 create function plane.sweep(
 	p_ids text[], p_actions text[], p_drone_lost bigint, p_proxy_gone bigint, p_hard_after bigint, p_lease_grace bigint, p_word_late bigint, p_skip_idle boolean
@@ -1044,6 +1114,8 @@ begin
 		select b.* into v_b from plane.backend b where b.id = v.id;
 		id := v.id; verdict := v.verdict; drone := v_b.drone;
 		case v.verdict
+		when 'used' then
+			update plane.backend b set used = greatest(b.used, v.used) where b.id = v.id;
 		when 'note' then
 			update plane.backend b set swept = true where b.id = v.id;
 		when 'soft', 'hard' then
@@ -1297,7 +1369,7 @@ declare
 	v_idle text[] := '{}';
 begin
 	if not p_skip_idle then
-		v_idle := plane.idle(null, true, v_now, p_proxy_gone, p_word_late);
+		v_idle := array(select i.id from plane.idle(null, true, v_now, p_proxy_gone, p_word_late) i where i.idle);
 	end if;
 	return query
 	select x.id, x.why, x.kind, greatest(round(extract(epoch from x.silent) * 1000000), 0)::bigint

@@ -14,39 +14,62 @@ import (
 const wordLate = port.HeartbeatEvery + 4*time.Second
 
 // Sweep implements port.Store. Mostly there is nothing to do, which one statement
-// says that only reads. What there is, is looked at again and done in another.
+// says that only reads. What there is, is looked at again and done in others.
 func (s *Store) Sweep(ctx context.Context, p port.SweepParams) (int, error) {
-	var ids, actions []string
-	var id, verdict string
-	rows, err := s.pool.Query(ctx, "select id, verdict from plane.due(null, $1::bigint, $2::bigint, $3::bigint, $4::bigint, $5::bigint, $6::boolean, $7::integer)",
-		p.DroneLost.Microseconds(), p.ProxyGone.Microseconds(), p.HardAfter.Microseconds(), p.LeaseGrace.Microseconds(), wordLate.Microseconds(), p.SkipIdle, p.Limit)
+	due, err := s.due(ctx, p)
 	if err != nil {
 		return 0, failed(ctx, "sweep", err)
 	}
-	_, err = pgx.ForEachRow(rows, []any{&id, &verdict}, func() error {
-		ids = append(ids, id)
-		if verdict == "soft" || verdict == "hard" {
-			actions = append(actions, p.NewActionID())
-		}
-		return nil
-	})
-	if err != nil || len(ids) == 0 {
-		return 0, failed(ctx, "sweep", err)
+	handled := 0
+	if len(due.ids) > 0 {
+		err = insist(func() error {
+			handled, err = s.sweep(ctx, p, due)
+			return err
+		})
 	}
-	var done int
-	err = insist(func() error {
-		done, err = s.sweep(ctx, p, ids, actions)
-		return err
-	})
-	return done, failed(ctx, "sweep", err)
+	if err == nil && due.gone {
+		_, err = s.pool.Exec(ctx, "select plane.forget_uses($1::bigint, $2::integer)", p.ProxyGone.Microseconds(), p.Limit)
+	}
+	return handled, failed(ctx, "sweep", err)
 }
 
-func (s *Store) sweep(ctx context.Context, p port.SweepParams, ids, actions []string) (int, error) {
+// due is what a sweep has to do.
+type due struct {
+	ids     []string // of backends
+	actions []string // names for those that they need
+	gone    bool     // a proxy is gone, and what it used is still in the tables
+}
+
+func (s *Store) due(ctx context.Context, p port.SweepParams) (due, error) {
+	d := due{actions: []string{}}
+	rows, err := s.pool.Query(ctx, "select id, verdict from plane.due(null, $1::bigint, $2::bigint, $3::bigint, $4::bigint, $5::bigint, $6::boolean, $7::integer)",
+		p.DroneLost.Microseconds(), p.ProxyGone.Microseconds(), p.HardAfter.Microseconds(), p.LeaseGrace.Microseconds(), wordLate.Microseconds(), p.SkipIdle, p.Limit)
+	if err != nil {
+		return d, err
+	}
+	var id, verdict string
+	_, err = pgx.ForEachRow(rows, []any{&id, &verdict}, func() error {
+		switch verdict {
+		case "gone":
+			d.gone = true
+			return nil
+		case "soft", "hard":
+			d.actions = append(d.actions, p.NewActionID())
+		}
+		d.ids = append(d.ids, id)
+		return nil
+	})
+	return d, err
+}
+
+// sweep does what is due, and returns how many backends it has ended or asked to
+// end.
+func (s *Store) sweep(ctx context.Context, p port.SweepParams, d due) (int, error) {
 	var hints []port.Hint
 	var id, verdict string
 	var drone int64
 	rows, err := s.pool.Query(ctx, "select id, verdict, drone from plane.sweep($1::text[], $2::text[], $3::bigint, $4::bigint, $5::bigint, $6::bigint, $7::bigint, $8::boolean)",
-		ids, actions, p.DroneLost.Microseconds(), p.ProxyGone.Microseconds(), p.HardAfter.Microseconds(), p.LeaseGrace.Microseconds(), wordLate.Microseconds(), p.SkipIdle)
+		d.ids, d.actions, p.DroneLost.Microseconds(), p.ProxyGone.Microseconds(), p.HardAfter.Microseconds(), p.LeaseGrace.Microseconds(), wordLate.Microseconds(), p.SkipIdle)
 	if err != nil {
 		return 0, err
 	}

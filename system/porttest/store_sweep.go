@@ -276,6 +276,15 @@ var idleTests = []storeTest{
 		s.live(10, d, "b")
 		require.Equal(s, 1, s.sweep(), "silent for ProxyGone, it holds no connections")
 	}},
+	{name: "G9: the limit counts from the last use by a proxy that is gone since", run: func(s *store) {
+		d, px := s.limited(0, 150), s.proxy("px-1")
+		s.uses(px, "b")
+		s.live(25, d, "b", func() { s.uses(px, "b") })
+		s.live(95, d, "b", func() { require.Zero(s, s.sweep()) })
+		s.live(50, d, "b", func() { require.Zero(s, s.sweep()) })
+		s.live(5, d, "b")
+		require.Equal(s, 1, s.sweep())
+	}},
 	{name: "G9: a proxy that comes back has the time to say what it uses", run: func(s *store) {
 		d, px := s.limited(0, 20), s.proxy("px-1")
 		s.uses(px, "b")

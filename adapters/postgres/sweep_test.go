@@ -1,0 +1,113 @@
+package postgres_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"plane/system/backend"
+	"plane/system/port"
+)
+
+// idling makes ready backends that may be idle for so long; their drone renews.
+func (d *database) idling(maxIdle time.Duration, ids ...string) {
+	d.t.Helper()
+	drone := d.drone("dr-1")
+	for _, id := range ids {
+		p := spawning(id, id)
+		p.Spawn.MaxIdle, p.Spawn.Lease.Expiry = maxIdle, time.Hour
+		_, err := d.Connect(d.t.Context(), p)
+		require.NoError(d.t, err)
+		_, err = d.RecordStates(d.t.Context(), []port.StateReport{{Drone: drone, BackendID: id, State: backend.State{Status: backend.Ready, Address: "10.0.0.1:1"}}})
+		require.NoError(d.t, err)
+	}
+}
+
+func (d *database) proxy(name string) port.NodeID {
+	d.t.Helper()
+	id, err := d.RegisterNode(d.t.Context(), port.NodeRegistration{Kind: port.ProxyNode, Cluster: "c", Name: name, Connection: name})
+	require.NoError(d.t, err)
+	return id
+}
+
+// uses is a proxy's complete list.
+func (d *database) uses(proxy port.NodeID, ids ...string) {
+	d.t.Helper()
+	require.NoError(d.t, d.KeepAlive(d.t.Context(), port.ProxyUse{Proxy: proxy, Backends: ids, Complete: true, AsOf: d.tick()}))
+}
+
+// due is how many things a sweep finds to do.
+func (d *database) due() int {
+	d.t.Helper()
+	return d.number("select count(*) from plane.due(null, 120e6::bigint, 90e6::bigint, 30e6::bigint, 30e6::bigint, 11e6::bigint, false, 100)")
+}
+
+// What a proxy uses all the time is not worth a look at all lists in each sweep.
+func TestUseIsNotedOncePerIdleLimit(t *testing.T) {
+	d := open(t)
+	d.idling(20*time.Second, "b1", "b2")
+	px := d.proxy("px-1")
+	for range 5 {
+		d.uses(px, "b1", "b2")
+		d.advance(5 * time.Second)
+	}
+	d.uses(px, "b1", "b2")
+	require.Equal(t, 2, d.due(), "by their rows they look idle")
+	require.Zero(t, d.sweep())
+	require.Zero(t, d.due(), "and now they do not")
+	require.Equal(t, 2, d.number("select count(*) from plane.backend b, plane.word w where b.used = w.at"))
+	d.advance(5 * time.Second)
+	d.uses(px)
+	d.advance(14 * time.Second)
+	d.uses(px)
+	require.Zero(t, d.sweep(), "the limit counts from the last use")
+	d.advance(2 * time.Second)
+	d.uses(px)
+	require.Equal(t, 2, d.sweep())
+}
+
+// Proxies make up a name at each start: what the one before has said would stay.
+func TestNothingStaysOfProxiesThatAreGone(t *testing.T) {
+	d := open(t)
+	var ids []string
+	for i := range 150 {
+		ids = append(ids, fmt.Sprintf("b-%03d", i))
+	}
+	d.idling(time.Hour, ids...)
+	for i := range 3 {
+		px := d.proxy(fmt.Sprint("px-", i))
+		d.uses(px, ids...)
+		require.NoError(t, d.KeepAlive(t.Context(), port.ProxyUse{Proxy: px, Backends: ids[:1]}))
+	}
+	there := d.proxy("px-there")
+	last := d.number("select extract(epoch from max(at))::integer from plane.word")
+	d.advance(89 * time.Second)
+	d.sweep()
+	require.Equal(t, 3, d.number("select count(*) from plane.word"), "they may still hold connections")
+	d.uses(there, "b-000")
+	d.advance(2 * time.Second)
+	for range 6 { // a hundred backends at a time
+		d.sweep()
+	}
+	require.Equal(t, 1, d.number("select count(*) from plane.word"))
+	require.Zero(t, d.number("select count(*) from plane.addition"))
+	require.Equal(t, len(ids)-1, d.number(fmt.Sprintf("select count(*) from plane.backend where extract(epoch from used)::integer - %d between 0 and 1", last)), "all but the one that is in use")
+	require.Zero(t, d.due())
+}
+
+// One that comes back while its list is being forgotten says anew what it uses.
+func TestAProxyThatComesBackIsNotForgotten(t *testing.T) {
+	d := open(t)
+	d.idling(time.Hour, "b1")
+	px := d.proxy("px-1")
+	d.uses(px, "b1")
+	d.advance(91 * time.Second)
+	require.Equal(t, 1, d.due())
+	release := d.hold(fmt.Sprintf("select plane.use(%d, '{b1}', true, plane.now())", px))
+	d.sweep() // does not wait for it
+	release()
+	d.sweep()
+	require.Equal(t, 1, d.number("select count(*) from plane.word where backends = '{b1}'"))
+}
