@@ -1116,10 +1116,12 @@ begin
 		case v.verdict
 		when 'used' then
 			update plane.backend b set used = greatest(b.used, v.used) where b.id = v.id;
+			return next;
 		when 'note' then
 			update plane.backend b set swept = true where b.id = v.id;
+			return next;
 		when 'soft', 'hard' then
-			exit when v_next > cardinality(p_actions);
+			continue when v_next > coalesce(cardinality(p_actions), 0); -- left to the next
 			update plane.backend b set swept = true,
 				soft = case when v.verdict = 'soft' then v_now else b.soft end,
 				hard = case when v.verdict = 'hard' then v_now else b.hard end

@@ -199,12 +199,12 @@ func (s *Store) Drain(ctx context.Context, cluster, drone string) (updated bool,
 }
 
 // Sweep implements port.Store.
-func (s *Store) Sweep(ctx context.Context, p port.SweepParams) (handled int, err error) {
+func (s *Store) Sweep(ctx context.Context, p port.SweepParams) (handled int, more bool, err error) {
 	err = s.do(ctx, func(l *ledger.Ledger, now time.Time) error {
-		handled = l.Sweep(now, p)
+		handled, more = l.Sweep(now, p)
 		return nil
 	})
-	return handled, err
+	return handled, more, err
 }
 
 // Cleanup implements port.Store.

@@ -140,7 +140,7 @@ func (d *database) beat(id port.NodeID, name string) {
 
 func (d *database) sweep() int {
 	d.t.Helper()
-	n, err := d.Sweep(d.t.Context(), port.SweepParams{
+	n, _, err := d.Sweep(d.t.Context(), port.SweepParams{
 		Limit: 100, DroneLost: 120 * time.Second, ProxyGone: 90 * time.Second, HardAfter: 30 * time.Second, LeaseGrace: 30 * time.Second,
 		NewActionID: func() string { return "ak-swept" },
 	})

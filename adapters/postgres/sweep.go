@@ -15,22 +15,26 @@ const wordLate = port.HeartbeatEvery + 4*time.Second
 
 // Sweep implements port.Store. Mostly there is nothing to do, which one statement
 // says that only reads. What there is, is looked at again and done in others.
-func (s *Store) Sweep(ctx context.Context, p port.SweepParams) (int, error) {
+func (s *Store) Sweep(ctx context.Context, p port.SweepParams) (handled int, more bool, err error) {
 	due, err := s.due(ctx, p)
 	if err != nil {
-		return 0, failed(ctx, "sweep", err)
+		return 0, false, failed(ctx, "sweep", err)
 	}
-	handled := 0
 	if len(due.ids) > 0 {
+		var moved int
 		err = insist(func() error {
-			handled, err = s.sweep(ctx, p, due)
+			handled, moved, err = s.sweep(ctx, p, due)
 			return err
 		})
+		// Where others have moved them all, these others go on.
+		more = len(due.ids) == p.Limit && moved > 0
 	}
 	if err == nil && due.gone {
-		_, err = s.pool.Exec(ctx, "select plane.forget_uses($1::bigint, $2::integer)", p.ProxyGone.Microseconds(), p.Limit)
+		var forgot bool
+		err = s.pool.QueryRow(ctx, "select plane.forget_uses($1::bigint, $2::integer)", p.ProxyGone.Microseconds(), p.Limit).Scan(&forgot)
+		more = more || forgot
 	}
-	return handled, failed(ctx, "sweep", err)
+	return handled, more, failed(ctx, "sweep", err)
 }
 
 // due is what a sweep has to do.
@@ -63,29 +67,32 @@ func (s *Store) due(ctx context.Context, p port.SweepParams) (due, error) {
 }
 
 // sweep does what is due, and returns how many backends it has ended or asked to
-// end.
-func (s *Store) sweep(ctx context.Context, p port.SweepParams, d due) (int, error) {
+// end, and how many are not due any more, these included.
+func (s *Store) sweep(ctx context.Context, p port.SweepParams, d due) (handled, moved int, err error) {
 	var hints []port.Hint
 	var id, verdict string
 	var drone int64
 	rows, err := s.pool.Query(ctx, "select id, verdict, drone from plane.sweep($1::text[], $2::text[], $3::bigint, $4::bigint, $5::bigint, $6::bigint, $7::bigint, $8::boolean)",
 		d.ids, d.actions, p.DroneLost.Microseconds(), p.ProxyGone.Microseconds(), p.HardAfter.Microseconds(), p.LeaseGrace.Microseconds(), wordLate.Microseconds(), p.SkipIdle)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	_, err = pgx.ForEachRow(rows, []any{&id, &verdict, &drone}, func() error {
-		if verdict == "soft" || verdict == "hard" {
+		moved++
+		switch verdict {
+		case "note", "used":
+		case "soft", "hard":
 			hints = append(hints, actionHint(drone))
-		} else {
+		default:
 			hints = append(hints, backendHint(id))
 		}
 		return nil
 	})
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	s.announcer.announce(hints...)
-	return len(hints), nil
+	return len(hints), moved, nil
 }
 
 // Cleanup implements port.Store.

@@ -97,6 +97,52 @@ func TestNothingStaysOfProxiesThatAreGone(t *testing.T) {
 	require.Zero(t, d.due())
 }
 
+// expiring makes backends whose leases end in a minute, with nobody to renew them.
+func (d *database) expiring(ids ...string) {
+	d.t.Helper()
+	d.drone("dr-1")
+	for _, id := range ids {
+		_, err := d.Connect(d.t.Context(), spawning(id, id))
+		require.NoError(d.t, err)
+	}
+	d.advance(61 * time.Second)
+}
+
+// G4: what another transaction is at just now holds up none of the others.
+func TestASweepGoesOnPastWhatIsLocked(t *testing.T) {
+	d := open(t)
+	d.expiring("b1", "b2", "b3", "b4", "b5", "b6", "b7")
+	release := d.hold("select from plane.backend where id = 'b1' for update")
+	swept := 0
+	for more := true; more; {
+		var n int
+		var err error
+		n, more, err = d.Sweep(t.Context(), port.SweepParams{
+			Limit: 2, DroneLost: 120 * time.Second, ProxyGone: 90 * time.Second, HardAfter: 30 * time.Second, LeaseGrace: 30 * time.Second,
+		})
+		require.NoError(t, err)
+		swept += n
+	}
+	require.Equal(t, 6, swept)
+	release()
+	require.Equal(t, 1, d.sweep())
+}
+
+// G4: what becomes due between a sweep's first look and its second finds no name
+// for its action, and takes nothing of the rest back.
+func TestASweepWithoutNamesForActions(t *testing.T) {
+	for name, actions := range map[string]string{"none": "null", "an empty list": "'{}'"} {
+		t.Run(name, func(t *testing.T) {
+			d := open(t)
+			d.expiring("b1", "b2")
+			d.exec("update plane.backend set lifetime = interval '1 second', lease_end = plane.now() + interval '1 minute' where id = 'b1'")
+			require.Equal(t, 1, d.number("select count(*) from plane.sweep('{b1,b2}', "+actions+", 120e6::bigint, 90e6::bigint, 30e6::bigint, 30e6::bigint, 11e6::bigint, false)"))
+			require.Equal(t, 1, d.number("select count(*) from plane.backend where id = 'b1' and soft is null"))
+			require.Equal(t, 1, d.sweep())
+		})
+	}
+}
+
 // One that comes back while its list is being forgotten says anew what it uses.
 func TestAProxyThatComesBackIsNotForgotten(t *testing.T) {
 	d := open(t)

@@ -140,8 +140,16 @@ func (s *Store) Drain(ctx context.Context, cluster, drone string) (bool, error) 
 }
 
 // Sweep implements port.Store.
-func (s *Store) Sweep(ctx context.Context, p port.SweepParams) (int, error) {
-	return query(ctx, s, "sweep", func(l *ledger.Ledger, now time.Time) (int, error) { return l.Sweep(now, p), nil })
+func (s *Store) Sweep(ctx context.Context, p port.SweepParams) (int, bool, error) {
+	type answer struct {
+		handled int
+		more    bool
+	}
+	a, err := query(ctx, s, "sweep", func(l *ledger.Ledger, now time.Time) (a answer, err error) {
+		a.handled, a.more = l.Sweep(now, p)
+		return a, nil
+	})
+	return a.handled, a.more, err
 }
 
 // Cleanup implements port.Store.

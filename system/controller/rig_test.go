@@ -180,9 +180,9 @@ func (f *flaky) Revocations(ctx context.Context, within time.Duration) ([]port.R
 	return recent, now, err
 }
 
-func (f *flaky) Sweep(ctx context.Context, p port.SweepParams) (int, error) {
+func (f *flaky) Sweep(ctx context.Context, p port.SweepParams) (int, bool, error) {
 	if f.away.Load() {
-		return 0, errUnclear
+		return 0, false, errUnclear
 	}
 	return f.Store.Sweep(ctx, p)
 }

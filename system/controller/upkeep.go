@@ -18,8 +18,8 @@ const sweepBatch = 200
 // beat tells the store that this controller lives.
 func (c *Controller) beat(ctx context.Context) error {
 	info := port.ControllerInfo{Name: c.cfg.Name, Version: c.cfg.Version, PeerURL: c.cfg.PeerURL}
-	return c.every(ctx, c.cfg.Timing.Heartbeat, "heartbeat", func(ctx context.Context) error {
-		return c.store.ControllerHeartbeat(ctx, info)
+	return c.every(ctx, c.cfg.Timing.Heartbeat, "heartbeat", func(ctx context.Context) (bool, error) {
+		return false, c.store.ControllerHeartbeat(ctx, info)
 	})
 }
 
@@ -28,35 +28,36 @@ func (c *Controller) beat(ctx context.Context) error {
 func (c *Controller) sweep(ctx context.Context) error {
 	params := c.cfg.Timing.SweepParams()
 	params.NewActionID = c.newActionID
-	return c.every(ctx, c.cfg.Timing.Sweep, "sweep", func(ctx context.Context) error {
+	return c.every(ctx, c.cfg.Timing.Sweep, "sweep", func(ctx context.Context) (more bool, err error) {
 		params.SkipIdle = c.storeJustBack()
-		for {
-			n, err := c.store.Sweep(ctx, params)
-			if err != nil || n < sweepBatch {
-				return err
-			}
-		}
+		_, more, err = c.store.Sweep(ctx, params)
+		return more, err
 	})
 }
 
 // cleanUp deletes backends that ended long ago.
 func (c *Controller) cleanUp(ctx context.Context) error {
-	return c.every(ctx, c.cfg.Timing.Cleanup, "cleanup", func(ctx context.Context) error {
-		for {
-			n, err := c.store.Cleanup(ctx, c.cfg.CleanupMinAge, c.cfg.CleanupBatch)
-			if err != nil || n < c.cfg.CleanupBatch {
-				return err
-			}
-		}
+	return c.every(ctx, c.cfg.Timing.Cleanup, "cleanup", func(ctx context.Context) (more bool, err error) {
+		n, err := c.store.Cleanup(ctx, c.cfg.CleanupMinAge, c.cfg.CleanupBatch)
+		return n == c.cfg.CleanupBatch, err
 	})
 }
 
-// every calls fn at once and then at each interval. Failures are logged: the
-// next call makes up for them.
-func (c *Controller) every(ctx context.Context, interval time.Duration, what string, fn func(ctx context.Context) error) error {
+// every makes the store call fn at once and then at each interval, each time
+// again while there is more to do. Failures are logged: the next call makes up
+// for them.
+func (c *Controller) every(ctx context.Context, interval time.Duration, what string, fn func(ctx context.Context) (more bool, err error)) error {
 	for {
-		if err := c.call(ctx, fn); err != nil && ctx.Err() == nil {
+		more := false
+		err := c.call(ctx, func(ctx context.Context) (err error) {
+			more, err = fn(ctx)
+			return err
+		})
+		if err != nil && ctx.Err() == nil {
 			c.cfg.Log.Warn(what+" failed; the next one makes up for it", "error", err)
+		}
+		if err == nil && more {
+			continue
 		}
 		if err := c.clock.Sleep(ctx, interval); err != nil {
 			return err

@@ -128,7 +128,7 @@ func BenchmarkSweep(b *testing.B) {
 		f.RenewKeys(f.now, renewals)
 		f.KeepAlive(f.now, port.ProxyUse{Proxy: f.proxy, Backends: ids, Complete: true, AsOf: f.now})
 		b.StartTimer()
-		if f.Sweep(f.now, params) != 0 {
+		if n, _ := f.Sweep(f.now, params); n != 0 {
 			b.Fatal("a used backend was swept")
 		}
 	}

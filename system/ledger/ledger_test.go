@@ -129,7 +129,7 @@ func (w *world) step(t *rapid.T) {
 	case "cleanup":
 		w.note("cleanup: %d", w.Cleanup(w.now, time.Hour, 10))
 	case "sweep":
-		n := w.Sweep(w.now, port.SweepParams{
+		n, _ := w.Sweep(w.now, port.SweepParams{
 			Limit: rapid.IntRange(0, 5).Draw(t, "limit"), DroneLost: 2 * time.Minute, ProxyGone: time.Minute,
 			HardAfter: 30 * time.Second, LeaseGrace: time.Minute, NewActionID: func() string { return w.name("ak") },
 		})

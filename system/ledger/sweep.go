@@ -57,8 +57,7 @@ func (l *Ledger) reconsider(b *backendRow) {
 }
 
 // Sweep implements port.Store.
-func (l *Ledger) Sweep(now time.Time, p port.SweepParams) int {
-	handled := 0
+func (l *Ledger) Sweep(now time.Time, p port.SweepParams) (handled int, more bool) {
 	var looked []*backendRow
 	for handled < p.Limit {
 		item, ok := l.due.first(now)
@@ -78,7 +77,7 @@ func (l *Ledger) Sweep(now time.Time, p port.SweepParams) int {
 			b.inDue = l.due.add(b, b.dueFrom(), b.seq)
 		}
 	}
-	return handled
+	return handled, handled == p.Limit
 }
 
 // sweep does what is due for one backend and reports whether that was anything.

@@ -140,7 +140,9 @@ type Store interface {
 	// SweepParams.HardAfter to work), and declares terminated (reason lost, or
 	// keyexpired) those whose drone is lost or whose lease ran out long ago or
 	// before they were ever started. Handles at most p.Limit backends; returns how
-	// many. Any number of controllers may sweep at once.
+	// many, and whether there may be more to do at once: then it is to be called
+	// again. Without more, whatever else was due is being handled by another
+	// sweep. Any number of controllers may sweep at once.
 	//
 	// A backend is idle when it has been ready for its limit, no proxy has used
 	// it for as long, and each proxy of its cluster has said since, within the
@@ -150,7 +152,7 @@ type Store interface {
 	//
 	// A drone is lost when it has been silent for SweepParams.DroneLost, and
 	// even then a backend is only declared terminated once its lease has expired.
-	Sweep(ctx context.Context, p SweepParams) (int, error)
+	Sweep(ctx context.Context, p SweepParams) (handled int, more bool, err error)
 
 	// Cleanup deletes terminated backends older than minAge, with all that
 	// belongs to them, and expired tokens; at most limit; returns how many.

@@ -247,7 +247,7 @@ func (s *store) terminate(id string, kind backend.Kind) {
 
 func (s *store) sweep() int {
 	s.Helper()
-	n, err := s.Store.Sweep(s.Context(), s.sweepParams())
+	n, _, err := s.Store.Sweep(s.Context(), s.sweepParams())
 	s.ok(err)
 	return n
 }

@@ -80,13 +80,13 @@ var sweepTests = []storeTest{
 		s.beat(other, "dr-2", droneClock)
 		p := s.sweepParams()
 		p.LeaseGrace = s.seconds(1000)
-		n, err := s.Store.Sweep(s.Context(), p)
+		n, _, err := s.Store.Sweep(s.Context(), p)
 		s.ok(err)
 		require.Equal(s, 1, n)
 		s.ended("b2", backend.Lost)
 		require.Equal(s, backend.Ready, s.state("b").Status, "while the lease holds it may run")
 		s.pass(40)
-		n, err = s.Store.Sweep(s.Context(), p)
+		n, _, err = s.Store.Sweep(s.Context(), p)
 		s.ok(err)
 		require.Equal(s, 1, n)
 		s.ended("b", backend.Lost)
@@ -159,10 +159,38 @@ var sweepTests = []storeTest{
 		p := s.sweepParams()
 		p.Limit = 3
 		for _, want := range []int{3, 3, 1, 0} {
-			n, err := s.Store.Sweep(s.Context(), p)
+			n, more, err := s.Store.Sweep(s.Context(), p)
 			s.ok(err)
 			require.Equal(s, want, n)
+			require.Equal(s, want == p.Limit, more)
 		}
+	}},
+	{name: "G4: whatever is due is handled at once, by as many calls as it takes", run: func(s *store) {
+		d := s.drone("dr-1")
+		for i := range 12 {
+			id := fmt.Sprint("b", i)
+			p := s.spawn(id, id)
+			p.Spawn.Lifetime = s.seconds(20)
+			s.connect(p)
+			if i < 8 { // nothing but notes to be made of these
+				s.terminate(id, backend.Soft)
+			}
+		}
+		s.pass(21)
+		p := s.sweepParams()
+		p.Limit = 3
+		swept, calls := 0, 0
+		for more := true; more; calls++ {
+			var n int
+			var err error
+			n, more, err = s.Store.Sweep(s.Context(), p)
+			s.ok(err)
+			require.LessOrEqual(s, n, p.Limit)
+			swept += n
+		}
+		require.Equal(s, 4, swept)
+		require.LessOrEqual(s, calls, 7, "it comes to an end")
+		require.Len(s, s.pending(d), 24, "each has its spawn and its termination")
 	}},
 	{name: "cleanup takes what ended long ago, and tokens that expired", run: func(s *store) {
 		d := s.ready("b")

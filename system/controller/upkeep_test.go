@@ -1,0 +1,41 @@
+package controller_test
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"plane/system/controller"
+	"plane/system/port"
+)
+
+// loaded is a store with much to sweep, which takes its time.
+type loaded struct {
+	port.Store
+	sweeps atomic.Int32
+}
+
+const muchToSweep = 10
+
+func (l *loaded) Sweep(ctx context.Context, _ port.SweepParams) (int, bool, error) {
+	time.Sleep(3 * time.Second) //nolint:forbidigo // the time of the bubble
+	return 0, l.sweeps.Add(1) < muchToSweep, ctx.Err()
+}
+
+// G4: what ends together is swept together, not a batch every five seconds; and
+// the time that one call may take is not that of all.
+func TestASweepGoesOnWhileThereIsMore(t *testing.T) {
+	inBubble(t, everyHint, func(r *rig) {
+		other := *r
+		store := &loaded{Store: r.store.Store}
+		other.store = &flaky{Store: store}
+		other.join("co-2", func(*controller.Config) {})
+		pass(muchToSweep*3*time.Second + time.Second)
+		require.EqualValues(r, muchToSweep, store.sweeps.Load())
+		pass(4 * time.Second)
+		require.EqualValues(r, muchToSweep, store.sweeps.Load(), "and then it rests")
+	})
+}
