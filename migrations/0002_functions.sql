@@ -602,7 +602,11 @@ begin
 	delete from plane.backend b where b.id = p_backend and b.drone = p_drone returning b.* into v;
 	if found then
 		insert into plane.ended (id, namespace, name, tag, cluster, drone, made_at, ended, history)
-		values (v.id, v.namespace, v.name, v.tag, v.cluster, v.drone, v.made_at, p_now, v.history || p_end);
+		values (v.id, v.namespace, v.name, v.tag, v.cluster, v.drone, v.made_at, p_now, v.history || p_end)
+		-- A name that was wished for while its last bearer was just ending. What
+		-- is told of it is what was told last; and no end is hindered by it.
+		on conflict (id) do update set namespace = excluded.namespace, name = excluded.name, tag = excluded.tag, cluster = excluded.cluster,
+			drone = excluded.drone, made_at = excluded.made_at, ended = excluded.ended, history = excluded.history;
 		delete from plane.action a where a.drone = v.drone and a.backend = v.id;
 		if v.static_token <> '' then
 			delete from plane.token t where t.token = plane.digest(v.static_token);
@@ -855,6 +859,7 @@ begin
 	if not found then
 		return null;
 	end if;
+	perform plane.lock_load(array[v_id]);
 	update plane.load l set draining = true where l.drone = v_id and not l.draining;
 	return found;
 end

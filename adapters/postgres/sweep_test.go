@@ -1,10 +1,12 @@
 package postgres_test
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"plane/system/backend"
@@ -156,4 +158,42 @@ func TestAProxyThatComesBackIsNotForgotten(t *testing.T) {
 	release()
 	d.sweep()
 	require.Equal(t, 1, d.number("select count(*) from plane.word where backends = '{b1}'"))
+}
+
+// G4: a name that is in the history already hinders neither its own end nor the
+// others that end with it.
+func TestASecondBackendOfANameEnds(t *testing.T) {
+	d := open(t)
+	d.expiring("b1", "b2", "b3")
+	d.exec("insert into plane.ended (id, namespace, name, tag, cluster, drone, made_at, ended, history) select id, '', 'before', '', cluster, drone, made_at, plane.now(), history from plane.backend where id = 'b2'")
+	require.Equal(t, 3, d.sweep())
+	b, err := d.Backend(t.Context(), "b2")
+	require.NoError(t, err)
+	require.Equal(t, "b2", b.Key.Name)
+	require.Equal(t, backend.Terminated, b.State.Status)
+}
+
+// A drain takes its locks in the order in which all do, whatever plan the server
+// has for it: one that waits has those before, and none behind.
+func TestADrainLocksInOrder(t *testing.T) {
+	d := open(t)
+	drone := d.drone("dr-1")
+	d.exec("set enable_indexscan to off; set enable_indexonlyscan to off")
+	d.exec("delete from plane.load where stripe = 0")
+	d.exec("insert into plane.load (drone, stripe) select $1, 0 from generate_series(1, 1)", int64(drone))
+	release := d.hold("select from plane.load where stripe = 4 for update")
+	drained := make(chan error, 1)
+	conn, err := pgx.Connect(t.Context(), d.url)
+	require.NoError(t, err)
+	defer conn.Close(context.WithoutCancel(t.Context()))
+	go func() {
+		_, err := conn.Exec(t.Context(), "set enable_indexscan to off; set enable_indexonlyscan to off; select plane.drain('c', 'dr-1')")
+		drained <- err
+	}()
+	d.blocked()
+	var free []int16
+	require.NoError(t, d.conn.QueryRow(t.Context(), "select array_agg(stripe order by stripe) from (select stripe from plane.load for update skip locked) l").Scan(&free))
+	release()
+	require.NoError(t, <-drained)
+	require.Equal(t, []int16{5, 6, 7}, free)
 }
