@@ -152,7 +152,7 @@ create table plane.controller (
 	peer_url text not null,
 	seen timestamptz not null
 ) with (fillfactor = 50);
-comment on table plane.controller is 'Controllers that gave a sign of life; cleanup deletes those long gone.';
+comment on table plane.controller is 'Controllers that gave a sign of life; cleanup deletes those silent for a day, or for as long as ended backends are kept.';
 comment on column plane.controller.name is 'Its name.';
 comment on column plane.controller.version is 'The version of Plane that it runs.';
 comment on column plane.controller.git_hash is 'And the commit that it was built from.';

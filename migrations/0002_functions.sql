@@ -1168,7 +1168,7 @@ begin
 	with gone as (
 		delete from plane.ended e
 		using (
-			select x.id from plane.ended x where x.ended <= v_now - plane.us(p_min_age)
+			select x.id from plane.ended x where p_min_age > 0 and x.ended <= v_now - plane.us(p_min_age)
 			order by x.ended limit p_limit for update skip locked
 		) old
 		where e.id = old.id
@@ -1191,7 +1191,7 @@ begin
 end
 $$;
 comment on function plane.cleanup(bigint, integer) is
-	'Store.Cleanup: deletes up to p_limit ended backends and expired tokens, and passes over those that another controller is deleting.';
+	'Store.Cleanup: deletes up to p_limit ended backends (p_min_age 0: none) and expired tokens, and passes over those that another controller is deleting.';
 
 -- Certificates -----------------------------------------------------------------
 

@@ -83,7 +83,7 @@ keeps everything in memory: when it ends, its backends do.`,
 	f.StringVar(&host, "host", "127.0.0.1", "IP address to listen on")
 	f.StringVar(&s.URL, "controller-url", "", "URL under which clients reach this controller (default: from --host and --port)")
 	f.StringVar(&s.DefaultCluster, "default-cluster", "", "cluster of requests that name none")
-	f.Int64Var(&cleanupDays, "cleanup-min-age-days", 0, "forget terminated backends after so many days (default: never)")
+	f.Int64Var(&cleanupDays, "cleanup-min-age-days", 0, "forget terminated backends, with their history, after so many days (default: never; expired tokens are always deleted)")
 	f.StringVar(&s.ForwardAuth, "forward-auth", "", "URL of a service that is asked before anything under /ctrl is served")
 	f.IntVar(&s.BestOf, "best-of", 2, "how many drones to look at when a backend is placed")
 	return cmd

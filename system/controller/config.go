@@ -21,7 +21,7 @@ type Config struct {
 	// CleanupMinAge is how old a terminated backend becomes before it is
 	// deleted; 0 keeps all.
 	CleanupMinAge time.Duration
-	CleanupBatch  int
+	CleanupBatch  int // how many rows one call deletes at most; 0: 1000
 	Version       protocol.Version
 	Timing        Timing
 	Lease         lease.Timing
@@ -99,6 +99,9 @@ func (c Config) Validate() error {
 	}
 	if c.BestOf < 1 {
 		errs = append(errs, fmt.Errorf("best-of %d: look at one drone at least", c.BestOf))
+	}
+	if c.CleanupBatch < 0 {
+		errs = append(errs, fmt.Errorf("cleanup batch %d: want no fewer than 0", c.CleanupBatch))
 	}
 	for _, d := range []struct {
 		what string

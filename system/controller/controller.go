@@ -13,6 +13,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"strconv"
 	"sync/atomic"
@@ -47,6 +48,7 @@ func New(cfg Config, clock port.Clock, tasks port.Tasks, rnd port.Rand, store po
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	cfg.CleanupBatch = cmp.Or(cfg.CleanupBatch, defaultCleanupBatch)
 	return &Controller{
 		cfg: cfg, clock: clock, tasks: tasks, rnd: rnd, store: store, listener: listener,
 		metrics: recent.New[protocol.BackendMetrics](mostMetrics, metricsAge),
@@ -61,9 +63,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	g.Go("heartbeat", c.beat)
 	g.Go("sweep", c.sweep)
 	g.Go("revocations", c.spreadRevocations)
-	if c.cfg.CleanupMinAge > 0 {
-		g.Go("cleanup", c.cleanUp)
-	}
+	g.Go("cleanup", c.cleanUp)
 	return g.Wait()
 }
 

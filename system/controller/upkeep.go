@@ -15,6 +15,8 @@ const listenPause = time.Second
 // never holds others up for long.
 const sweepBatch = 200
 
+const defaultCleanupBatch = 1000
+
 // beat tells the store that this controller lives.
 func (c *Controller) beat(ctx context.Context) error {
 	info := port.ControllerInfo{Name: c.cfg.Name, Version: c.cfg.Version, PeerURL: c.cfg.PeerURL}
@@ -35,7 +37,8 @@ func (c *Controller) sweep(ctx context.Context) error {
 	})
 }
 
-// cleanUp deletes backends that ended long ago.
+// cleanUp deletes tokens that have expired, and backends that ended long ago if
+// these are not to be kept.
 func (c *Controller) cleanUp(ctx context.Context) error {
 	return c.every(ctx, c.cfg.Timing.Cleanup, "cleanup", func(ctx context.Context) (more bool, err error) {
 		n, err := c.store.Cleanup(ctx, c.cfg.CleanupMinAge, c.cfg.CleanupBatch)

@@ -152,7 +152,7 @@ func (l *Ledger) idle(now time.Time, p port.SweepParams, b *backendRow) bool {
 // Cleanup implements port.Store.
 func (l *Ledger) Cleanup(now time.Time, minAge time.Duration, limit int) int {
 	deleted := 0
-	for ; deleted < limit; deleted++ {
+	for ; minAge > 0 && deleted < limit; deleted++ {
 		e := l.ended.Front()
 		if e == nil || now.Sub(e.Value.(*backendRow).endedAt) < minAge {
 			break

@@ -154,8 +154,8 @@ type Store interface {
 	// even then a backend is only declared terminated once its lease has expired.
 	Sweep(ctx context.Context, p SweepParams) (handled int, more bool, err error)
 
-	// Cleanup deletes terminated backends older than minAge, with all that
-	// belongs to them, and expired tokens; at most limit; returns how many.
+	// Cleanup deletes terminated backends older than minAge (0: none), with all
+	// that belongs to them, and expired tokens; at most limit; returns how many.
 	Cleanup(ctx context.Context, minAge time.Duration, limit int) (int, error)
 
 	// Backend returns one backend's present state, or ErrNotFound.

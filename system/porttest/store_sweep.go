@@ -192,6 +192,19 @@ var sweepTests = []storeTest{
 		require.LessOrEqual(s, calls, 7, "it comes to an end")
 		require.Len(s, s.pending(d), 24, "each has its spawn and its termination")
 	}},
+	{name: "without an age cleanup takes tokens that expired, and keeps what ended", run: func(s *store) {
+		d := s.ready("b")
+		s.connect(s.spawn("k2", "b2"))
+		p := s.find("k", "short")
+		p.TokenLife = s.seconds(5)
+		s.connect(p)
+		s.to(d, "b2", backend.Terminated)
+		s.pass(11)
+		n, err := s.Store.Cleanup(s.Context(), 0, 10)
+		s.ok(err)
+		require.Equal(s, 1, n)
+		require.Equal(s, backend.Terminated, s.state("b2").Status)
+	}},
 	{name: "cleanup takes what ended long ago, and tokens that expired", run: func(s *store) {
 		d := s.ready("b")
 		s.to(d, "b", backend.Terminated)
