@@ -123,6 +123,11 @@ func (c *Controller) connectParams(req protocol.ConnectRequest) (port.ConnectPar
 	if err != nil {
 		return port.ConnectParams{}, err
 	}
+	if req.User != nil {
+		if err := validUser(*req.User); err != nil {
+			return port.ConnectParams{}, err
+		}
+	}
 	p := port.ConnectParams{
 		Key:           protocol.Key{Name: name.New(name.Key, c.rnd)},
 		Token:         name.NewToken(c.rnd),
@@ -148,6 +153,17 @@ func (c *Controller) connectParams(req protocol.ConnectRequest) (port.ConnectPar
 // maxKeyText is how long each text of a key may be, in bytes: room for a path
 // or two identifiers, and small enough for an index.
 const maxKeyText = 1024
+
+// maxUser is how long a user may be, in bytes. Revocations are found by it, so
+// it has to fit in an index: who connects can be revoked (G8).
+const maxUser = 1024
+
+func validUser(user string) error {
+	if len(user) > maxUser {
+		return invalid("user: %d bytes are more than the %d that are allowed", len(user), maxUser)
+	}
+	return nil
+}
 
 func validKey(k protocol.Key) error {
 	for _, f := range []struct{ field, text string }{{"key.name", k.Name}, {"key.namespace", k.Namespace}, {"key.tag", k.Tag}} {

@@ -23,6 +23,8 @@ func TestConnectRefusesWithTheRightKind(t *testing.T) {
 		{"no key and nothing to spawn", `{}`, protocol.KeyUnheldNoSpawnConfig, "spawn_config"},
 		{"key without a name", `{"key":{"name":""}}`, protocol.InvalidRequest, "key.name"},
 		{"key too long", `{"key":{"name":"` + strings.Repeat("x", 2000) + `"}}`, protocol.InvalidRequest, "key.name: 2000 bytes"},
+		{"G8: user too long to be revoked", `{"key":{"name":"k"},"user":"` + strings.Repeat("x", 1025) + `"}`, protocol.InvalidRequest, "user: 1025 bytes"},
+		{"user as long as allowed", `{"key":{"name":"k"},"user":"` + strings.Repeat("x", 1024) + `"}`, protocol.KeyUnheldNoSpawnConfig, ""},
 		{"bad cluster", `{"spawn_config":{"cluster":"a b","executable":{}}}`, protocol.InvalidClusterName, "a b"},
 		{"bad id", `{"spawn_config":{"id":"../x","executable":{}}}`, protocol.InvalidRequest, "spawn_config.id"},
 		{"bad subdomain", `{"spawn_config":{"subdomain":"-x","executable":{}}}`, protocol.InvalidRequest, "spawn_config.subdomain"},
@@ -47,6 +49,18 @@ func TestConnectRefusesWithTheRightKind(t *testing.T) {
 				require.Contains(t, refused.Message, c.says)
 				require.Equal(t, before, r.clock.Now(), "at once")
 			})
+		})
+	}
+}
+
+func TestRevokeRefusesAUserThatNobodyCanBe(t *testing.T) {
+	for says, user := range map[string]string{"user: is missing": "", "user: 3000 bytes": strings.Repeat("x", 3000)} {
+		inBubble(t, everyHint, func(r *rig) {
+			err := r.Revoke(r.Context(), protocol.RevokeRequest{BackendID: "b", User: user})
+			var refused *protocol.APIError
+			require.ErrorAs(t, err, &refused)
+			require.Equal(t, protocol.InvalidRequest, refused.Kind)
+			require.Contains(t, refused.Message, says)
 		})
 	}
 }

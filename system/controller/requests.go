@@ -24,6 +24,9 @@ func (c *Controller) Revoke(ctx context.Context, req protocol.RevokeRequest) err
 	if req.User == "" {
 		return invalid("user: is missing")
 	}
+	if err := validUser(req.User); err != nil {
+		return err
+	}
 	if err := name.Validate(name.Backend, req.BackendID); err != nil {
 		return invalid("backend_id: %v", err)
 	}
