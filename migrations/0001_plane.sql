@@ -269,6 +269,12 @@ comment on column plane.ended.ended is 'When it ended.';
 comment on column plane.ended.history is 'All its states, the last one terminated.';
 create index ended_cluster on plane.ended (cluster, id);
 comment on index plane.ended_cluster is 'Pages of a cluster''s backends.';
+create index ended_name on plane.ended (name);
+comment on index plane.ended_name is 'What had a key. This and the next two have no more columns than the one that is looked for, so that equal entries are kept together and next to those made last: they cost the end of a backend little.';
+create index ended_namespace on plane.ended (namespace);
+comment on index plane.ended_namespace is 'What had keys of a namespace.';
+create index ended_drone on plane.ended (drone);
+comment on index plane.ended_drone is 'What ran on a drone.';
 create index ended_age on plane.ended (ended);
 comment on index plane.ended_age is 'Cleanup takes the oldest.';
 

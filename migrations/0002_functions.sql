@@ -1304,7 +1304,16 @@ create function plane.backends(
 	set enable_seqscan to off set jit to off set plan_cache_mode to force_custom_plan
 as $$
 #variable_conflict use_column
+declare
+	v_drone bigint;
 begin
+	if p_drone is not null then
+		-- Its number first: by it the planner sees whether the index is worth it.
+		select n.id into v_drone from plane.node n where n.cluster = p_cluster and n.kind = 'drone' and n.name = p_drone;
+		if not found then
+			return;
+		end if;
+	end if;
 	return query
 	select x.id, x.namespace, x.name, x.tag, x.cluster, d.name, x.made_at,
 		case when d.connected then d.controller else '' end, case when d.connected then coalesce(c.peer_url, '') else '' end,
@@ -1316,14 +1325,14 @@ begin
 			where p_live and (p_id is null or b.id = p_id) and (p_cluster is null or b.cluster = p_cluster) and b.id > p_after
 				and (p_statuses is null or b.status = any (p_statuses))
 				and (p_key is null or b.name = p_key) and (p_namespace is null or b.namespace = p_namespace)
-				and (p_drone is null or b.drone in (select n.id from plane.node n where n.cluster = p_cluster and n.kind = 'drone' and n.name = p_drone))
+				and (v_drone is null or b.drone = v_drone)
 			order by b.id limit p_limit
 		) union all (
 			select e.id, e.namespace, e.name, e.tag, e.cluster, e.drone, e.made_at, e.history[cardinality(e.history)]
 			from plane.ended e
 			where p_ended and (p_id is null or e.id = p_id) and (p_cluster is null or e.cluster = p_cluster) and e.id > p_after
 				and (p_key is null or e.name = p_key) and (p_namespace is null or e.namespace = p_namespace)
-				and (p_drone is null or e.drone in (select n.id from plane.node n where n.cluster = p_cluster and n.kind = 'drone' and n.name = p_drone))
+				and (v_drone is null or e.drone = v_drone)
 			order by e.id limit p_limit
 		)
 	) x
