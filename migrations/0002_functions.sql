@@ -1292,6 +1292,21 @@ end
 $$;
 comment on function plane.history(text, smallint) is 'Store.History: the steps after a status, in order; PL404: there is no such backend.';
 
+create function plane.statuses(p_ids text[]) returns smallint[]
+	language plpgsql volatile
+	set plan_cache_mode to force_generic_plan set enable_seqscan to off set enable_bitmapscan to off set enable_material to off
+	set enable_hashjoin to off set enable_mergejoin to off set jit to off
+as $$
+begin
+	return array(
+		select coalesce(b.status, 70::smallint) from unnest(p_ids) with ordinality as i (id, n)
+		left join plane.backend b on b.id = i.id
+		order by i.n
+	);
+end
+$$;
+comment on function plane.statuses(text[]) is 'Store.Statuses: in the order of the names.';
+
 create function plane.backends(
 	p_id text default null, p_cluster text default null, p_after text default '', p_limit integer default 100,
 	p_live boolean default true, p_ended boolean default false,

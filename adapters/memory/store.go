@@ -216,6 +216,15 @@ func (s *Store) Cleanup(ctx context.Context, minAge time.Duration, limit int) (d
 	return deleted, err
 }
 
+// Statuses implements port.Store.
+func (s *Store) Statuses(ctx context.Context, backendIDs []string) (statuses []backend.Status, err error) {
+	err = s.do(ctx, func(l *ledger.Ledger, _ time.Time) error {
+		statuses = l.Statuses(backendIDs)
+		return nil
+	})
+	return statuses, err
+}
+
 // Backend implements port.Store.
 func (s *Store) Backend(ctx context.Context, backendID string) (b port.Backend, err error) {
 	err = s.do(ctx, func(l *ledger.Ledger, _ time.Time) error {

@@ -16,7 +16,7 @@ func TestFiltersDoNotReadTheWholeHistory(t *testing.T) {
 	d.drone("dr-1")
 	other := d.drone("dr-2")
 	d.exec(`insert into plane.ended (id, namespace, name, tag, cluster, drone, made_at, ended, history)
-		select 'b' || n, '', 'k' || n, '', 'c', 1, now(), now(), array[row(70, now(), '', 50, 'soft', 'external', 0, false, '')::plane.step]
+		select 'b' || n, '', 'k' || n, '', 'c', 1, plane.wall(), now(), array[row(70, now(), '', 50, 'soft', 'external', 0, false, '')::plane.step]
 		from generate_series(1, $1) n`, history)
 	d.exec("update plane.ended set drone = $1, namespace = 'rare' where id = 'b19000'", int64(other))
 	d.exec("vacuum analyze plane.ended")

@@ -26,6 +26,24 @@ func (s *Store) Health(ctx context.Context) error {
 	return failed(ctx, "ask the database", s.pool.QueryRow(ctx, "select 1").Scan(&one))
 }
 
+// Statuses implements port.Store.
+func (s *Store) Statuses(ctx context.Context, backendIDs []string) ([]backend.Status, error) {
+	ids := make([]string, len(backendIDs))
+	for i, id := range backendIDs {
+		ids[i] = text(id)
+	}
+	var found []int16
+	err := s.pool.QueryRow(ctx, "select plane.statuses($1::text[])", ids).Scan(&found)
+	if err != nil {
+		return nil, failed(ctx, "read statuses", err)
+	}
+	statuses := make([]backend.Status, len(found))
+	for i, status := range found {
+		statuses[i] = backend.Status(status)
+	}
+	return statuses, nil
+}
+
 // Backend implements port.Store.
 func (s *Store) Backend(ctx context.Context, backendID string) (port.Backend, error) {
 	page, err := s.backends(ctx, backendFilter{id: &backendID, limit: 1, live: true, ended: true})

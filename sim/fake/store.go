@@ -157,6 +157,11 @@ func (s *Store) Cleanup(ctx context.Context, minAge time.Duration, limit int) (i
 	return query(ctx, s, "cleanup", func(l *ledger.Ledger, now time.Time) (int, error) { return l.Cleanup(now, minAge, limit), nil })
 }
 
+// Statuses implements port.Store.
+func (s *Store) Statuses(ctx context.Context, backendIDs []string) ([]backend.Status, error) {
+	return query(ctx, s, "statuses", func(l *ledger.Ledger, _ time.Time) ([]backend.Status, error) { return l.Statuses(backendIDs), nil })
+}
+
 // Backend implements port.Store.
 func (s *Store) Backend(ctx context.Context, backendID string) (port.Backend, error) {
 	return query(ctx, s, "backend", func(l *ledger.Ledger, _ time.Time) (port.Backend, error) { return l.Backend(backendID) })

@@ -49,6 +49,7 @@ type Timing struct {
 	RevokePoll   time.Duration // how often revocations are read even without a hint
 	RevokeCall   time.Duration // the longest that may take: one that hangs must not hold up the next
 	StreamPoll   time.Duration // how often a history is read even without a hint
+	WatchPoll    time.Duration // how often it is looked whether what somebody waits for has ended, likewise
 	Cleanup      time.Duration // how often old backends are deleted
 	// ChallengeLife is how long a challenge value of a proxy is there unless the
 	// proxy withdraws it, or sets it again. A certificate lease lasts for
@@ -76,6 +77,7 @@ func DefaultTiming() Timing {
 		RevokePoll:   500 * time.Millisecond, // half of the second that G8 allows
 		RevokeCall:   2 * time.Second,
 		StreamPoll:   10 * time.Second,
+		WatchPoll:    20 * time.Second,
 		Cleanup:      time.Minute,
 
 		ChallengeLife:    10 * time.Minute,
@@ -109,7 +111,7 @@ func (c Config) Validate() error {
 	}{
 		{"heartbeat", t.Heartbeat}, {"sweep", t.Sweep}, {"hard-after", t.HardAfter}, {"lease-grace", t.LeaseGrace},
 		{"token life", t.TokenLife}, {"action repeat", t.ActionRepeat}, {"holder wait", t.HolderWait},
-		{"store call", t.StoreCall}, {"revoke poll", t.RevokePoll}, {"revoke call", t.RevokeCall}, {"stream poll", t.StreamPoll}, {"cleanup", t.Cleanup},
+		{"store call", t.StoreCall}, {"revoke poll", t.RevokePoll}, {"revoke call", t.RevokeCall}, {"stream poll", t.StreamPoll}, {"watch poll", t.WatchPoll}, {"cleanup", t.Cleanup},
 		{"challenge life", t.ChallengeLife}, {"certificate lease", t.CertificateLease}, {"certificate call", t.CertificateCall},
 	} {
 		if d.d <= 0 {

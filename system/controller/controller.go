@@ -64,6 +64,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	g.Go("sweep", c.sweep)
 	g.Go("revocations", c.spreadRevocations)
 	g.Go("cleanup", c.cleanUp)
+	g.Go("watch", c.lookForEnds)
 	return g.Wait()
 }
 

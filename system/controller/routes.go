@@ -15,6 +15,9 @@ import (
 // lookupsAtOnce is how many lookups of one proxy ask the store side by side.
 const lookupsAtOnce = 16
 
+// revisitsAtOnce is how many backends are looked at in one statement.
+const revisitsAtOnce = 500
+
 // waitingPoll is how often a backend that a lookup waits for is looked at even
 // without a hint.
 const waitingPoll = 2 * time.Second
@@ -36,14 +39,15 @@ func (s *proxySeat) serveRoutes(ctx context.Context) error {
 	defer r.unwatchAll()
 	for {
 		seen := s.news.Read()
-		tokens, changed := s.lookups.TakeAll(), s.changed.Take()
+		// Lookups first, and again after each look at some of the backends: after
+		// a fail-over it is all of them that may have changed.
+		tokens := s.lookups.TakeAll()
 		if err := r.answer(ctx, tokens); err != nil {
 			return err
 		}
-		for _, b := range changed {
-			if err := r.revisit(ctx, b); err != nil {
-				return err
-			}
+		changed := s.changed.Take(revisitsAtOnce)
+		if err := r.revisit(ctx, changed); err != nil {
+			return err
 		}
 		if len(tokens)+len(changed) > 0 {
 			continue
@@ -72,45 +76,55 @@ type found struct {
 // answer looks tokens up and answers those that can be answered now.
 func (r *routes) answer(ctx context.Context, tokens []string) error {
 	for chunk := range slices.Chunk(tokens, lookupsAtOnce) {
-		answers := make([]found, len(chunk))
-		g := r.c.tasks.Group(ctx)
-		for i, token := range chunk {
-			g.Go("route lookup", func(ctx context.Context) error {
-				answers[i].err = r.c.call(ctx, func(ctx context.Context) (err error) {
-					answers[i].route, err = r.c.store.RouteToken(ctx, token)
-					return err
-				})
-				return nil
-			})
-		}
-		if err := g.Wait(); err != nil {
+		answers, err := r.lookUp(ctx, chunk)
+		if err != nil {
 			return err
 		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
+		var failed error
 		for i, token := range chunk {
-			if err := r.settle(ctx, token, answers[i]); err != nil {
+			if err := answers[i].err; err != nil && !errors.Is(err, port.ErrNotFound) {
+				failed = err
+				r.lookups.Put(token)
+				continue
+			}
+			r.settle(token, answers[i])
+		}
+		if failed != nil {
+			r.log.Warn("route lookups failed; trying again", "error", failed)
+			if err := r.c.clock.Sleep(ctx, storePause); err != nil {
 				return err
 			}
+			r.news.Advance()
 		}
 	}
 	return nil
 }
 
+// lookUp asks the store for each token; the error is that of the context.
+func (r *routes) lookUp(ctx context.Context, tokens []string) ([]found, error) {
+	answers := make([]found, len(tokens))
+	g := r.c.tasks.Group(ctx)
+	for i, token := range tokens {
+		g.Go("route lookup", func(ctx context.Context) error {
+			answers[i].err = r.c.call(ctx, func(ctx context.Context) (err error) {
+				answers[i].route, err = r.c.store.RouteToken(ctx, token)
+				return err
+			})
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return answers, context.Cause(ctx)
+}
+
 // settle answers one lookup, or puts it off.
-func (r *routes) settle(ctx context.Context, token string, f found) error {
+func (r *routes) settle(token string, f found) {
 	id := f.route.Info.BackendID
 	switch {
-	case errors.Is(f.err, port.ErrNotFound):
-		r.reply(token, nil)
 	case f.err != nil:
-		r.log.Warn("a route lookup failed; trying again", "error", f.err)
-		if err := r.c.clock.Sleep(ctx, storePause); err != nil {
-			return err
-		}
-		r.lookups.Put(token)
-		r.news.Advance()
+		r.reply(token, nil)
 	case f.route.Status == backend.Ready:
 		r.watch(id)
 		r.reply(token, &f.route.Info)
@@ -121,7 +135,6 @@ func (r *routes) settle(ctx context.Context, token string, f found) error {
 		r.waiting[id][token] = true
 		r.watch(id)
 	}
-	return nil
 }
 
 func (r *routes) reply(token string, info *protocol.RouteInfo) {
@@ -155,31 +168,46 @@ func (r *routes) unwatchAll() {
 	}
 }
 
-// revisit looks at a backend that may have changed.
-func (r *routes) revisit(ctx context.Context, id string) error {
-	var b port.Backend
+// revisit looks at backends that may have changed.
+func (r *routes) revisit(ctx context.Context, ids []string) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	var statuses []backend.Status
 	err := r.c.call(ctx, func(ctx context.Context) (err error) {
-		b, err = r.c.store.Backend(ctx, id)
+		statuses, err = r.c.store.Statuses(ctx, ids)
 		return err
 	})
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
-	case errors.Is(err, port.ErrNotFound), err == nil && b.State.Status == backend.Terminated:
-		r.unwatch(id)
-		for _, token := range r.takeWaiting(id) {
-			r.reply(token, nil)
-		}
-		r.out.Put(protocol.EncodeToProxy(protocol.BackendRemoved{Backend: id}))
 	case err != nil:
-		r.log.Warn("cannot read a backend that a route leads to; trying again", "backend", id, "error", err)
-		r.changed.Mark(id)
+		r.log.Warn("cannot read backends that routes lead to; trying again", "backends", len(ids), "error", err)
+		for _, id := range ids {
+			r.changed.Mark(id)
+		}
 		r.news.Advance()
 		return r.c.clock.Sleep(ctx, storePause)
-	case b.State.Status >= backend.Ready:
-		return r.answer(ctx, r.takeWaiting(id))
 	}
-	return nil
+	var tokens []string
+	for i, id := range ids {
+		switch {
+		case statuses[i] == backend.Terminated:
+			r.gone(id)
+		case statuses[i] >= backend.Ready:
+			tokens = append(tokens, r.takeWaiting(id)...)
+		}
+	}
+	return r.answer(ctx, tokens)
+}
+
+// gone tells the proxy that a backend has ended.
+func (r *routes) gone(id string) {
+	r.unwatch(id)
+	for _, token := range r.takeWaiting(id) {
+		r.reply(token, nil)
+	}
+	r.out.Put(protocol.EncodeToProxy(protocol.BackendRemoved{Backend: id}))
 }
 
 func (r *routes) takeWaiting(backendID string) []string {

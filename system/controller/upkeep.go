@@ -2,8 +2,11 @@ package controller
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"time"
 
+	"plane/system/backend"
 	"plane/system/port"
 	"plane/system/protocol"
 )
@@ -43,6 +46,33 @@ func (c *Controller) cleanUp(ctx context.Context) error {
 	return c.every(ctx, c.cfg.Timing.Cleanup, "cleanup", func(ctx context.Context) (more bool, err error) {
 		n, err := c.store.Cleanup(ctx, c.cfg.CleanupMinAge, c.cfg.CleanupBatch)
 		return n == c.cfg.CleanupBatch, err
+	})
+}
+
+// watchBatch is how many backends one statement looks at.
+const watchBatch = 10_000
+
+// lookForEnds tells those who wait for news of a backend that has ended, in case
+// nobody has: a controller that stops between a commit and its hint tells nobody,
+// and proxies must not keep routes to what is gone.
+func (c *Controller) lookForEnds(ctx context.Context) error {
+	return c.every(ctx, c.cfg.Timing.WatchPoll, "looking for what has ended", func(ctx context.Context) (bool, error) {
+		for topics := range slices.Chunk(c.hints.Topics(backendTopic("")), watchBatch) {
+			ids := make([]string, len(topics))
+			for i, topic := range topics {
+				ids[i] = strings.TrimPrefix(topic, backendTopic(""))
+			}
+			statuses, err := c.store.Statuses(ctx, ids)
+			if err != nil {
+				return false, err
+			}
+			for i, status := range statuses {
+				if status == backend.Terminated {
+					c.hints.Announce(topics[i])
+				}
+			}
+		}
+		return false, nil
 	})
 }
 

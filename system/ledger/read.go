@@ -26,6 +26,18 @@ func (l *Ledger) Backend(id string) (port.Backend, error) {
 	return l.view(b), nil
 }
 
+// Statuses implements port.Store.
+func (l *Ledger) Statuses(ids []string) []backend.Status {
+	statuses := make([]backend.Status, len(ids))
+	for i, id := range ids {
+		statuses[i] = backend.Terminated
+		if b, ok := l.backends[id]; ok {
+			statuses[i] = b.state.Status
+		}
+	}
+	return statuses
+}
+
 func (l *Ledger) view(b *backendRow) port.Backend {
 	v := port.Backend{
 		ID: b.id, Key: b.key, Cluster: b.cluster, Drone: b.drone.name,

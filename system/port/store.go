@@ -158,6 +158,9 @@ type Store interface {
 	// that belongs to them, and expired tokens; at most limit; returns how many.
 	Cleanup(ctx context.Context, minAge time.Duration, limit int) (int, error)
 
+	// Statuses returns the present status of each backend. One that is not known
+	// (any more) counts as terminated.
+	Statuses(ctx context.Context, backendIDs []string) ([]backend.Status, error)
 	// Backend returns one backend's present state, or ErrNotFound.
 	Backend(ctx context.Context, backendID string) (Backend, error)
 	// History returns the entries of a backend's history after the status

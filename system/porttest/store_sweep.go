@@ -396,6 +396,20 @@ var readTests = []storeTest{
 		require.Equal(s, []string{"c", "d", "e"}, page(cluster, "bb", 10), "after a name that is gone")
 		require.Empty(s, page("other", "", 10))
 	}},
+	{name: "the statuses of many backends at once", run: func(s *store) {
+		d := s.ready("b")
+		s.connect(s.spawn("k2", "b2"))
+		s.connect(s.spawn("k3", "b3"))
+		s.to(d, "b3", backend.Terminated)
+		statuses, err := s.Store.Statuses(s.Context(), []string{"b2", "unknown", "b", "b3", "b2", "\x00"})
+		s.ok(err)
+		require.Equal(s, []backend.Status{
+			backend.Scheduled, backend.Terminated, backend.Ready, backend.Terminated, backend.Scheduled, backend.Terminated,
+		}, statuses)
+		statuses, err = s.Store.Statuses(s.Context(), nil)
+		s.ok(err)
+		require.Empty(s, statuses)
+	}},
 	{name: "an unknown backend", run: func(s *store) {
 		_, err := s.Store.Backend(s.Context(), "unknown")
 		require.ErrorIs(s, err, port.ErrNotFound)

@@ -23,11 +23,14 @@ func (m *Marks) Mark(name string) {
 	m.names[name] = true
 }
 
-// Take empties the set and returns what was in it, sorted.
-func (m *Marks) Take() []string {
+// Take takes most names at most out of the set, and returns them sorted.
+func (m *Marks) Take(most int) []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	names := slices.Sorted(maps.Keys(m.names))
-	m.names = nil
+	names = names[:min(most, len(names))]
+	for _, name := range names {
+		delete(m.names, name)
+	}
 	return names
 }

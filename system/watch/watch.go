@@ -7,6 +7,7 @@ package watch
 import (
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 )
 
@@ -54,15 +55,17 @@ func (h *Hub) Announce(topic string) {
 
 // AnnounceAll wakes every subscriber of every topic.
 func (h *Hub) AnnounceAll() {
-	for _, topic := range h.sorted() {
+	for _, topic := range h.Topics("") {
 		h.Announce(topic)
 	}
 }
 
-func (h *Hub) sorted() []string {
+// Topics returns the topics that begin with prefix and have subscribers, sorted.
+func (h *Hub) Topics(prefix string) []string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return slices.Sorted(maps.Keys(h.topics))
+	topics := slices.Sorted(maps.Keys(h.topics))
+	return slices.DeleteFunc(topics, func(topic string) bool { return !strings.HasPrefix(topic, prefix) })
 }
 
 // Roster holds members in the order in which they joined. The zero value is

@@ -50,6 +50,28 @@ func TestHubIsSafeForManyTasks(t *testing.T) {
 		})
 	}
 	running.Wait()
-	require.Equal(t, []string{"x"}, marks.Take())
-	require.Empty(t, marks.Take())
+	require.Equal(t, []string{"x"}, marks.Take(10))
+	require.Empty(t, marks.Take(10))
+}
+
+func TestMarksAreTakenSomeAtATime(t *testing.T) {
+	var marks watch.Marks
+	for _, name := range []string{"c", "a", "b", "a"} {
+		marks.Mark(name)
+	}
+	require.Equal(t, []string{"a", "b"}, marks.Take(2))
+	marks.Mark("d")
+	require.Equal(t, []string{"c", "d"}, marks.Take(2))
+	require.Empty(t, marks.Take(2))
+}
+
+func TestHubKnowsWhatIsWaitedFor(t *testing.T) {
+	var hub watch.Hub
+	for _, topic := range []string{"x b", "y a", "x a"} {
+		hub.Subscribe(topic, func() {})
+	}
+	cancel := hub.Subscribe("x c", func() {})
+	require.Equal(t, []string{"x a", "x b", "x c"}, hub.Topics("x "))
+	cancel()
+	require.Equal(t, []string{"x a", "x b"}, hub.Topics("x "))
 }
