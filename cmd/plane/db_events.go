@@ -39,6 +39,10 @@ const (
 	endedAge  = time.Hour
 )
 
+// lookEvery is how often everything is looked at: hints may be lost, as by a
+// controller that stops between a change and its hint.
+const lookEvery = 10 * time.Second
+
 // eventLog turns the store's hints into lines. A hint says only where to look:
 // what has changed is what the store shows beyond what was seen.
 type eventLog struct {
@@ -68,10 +72,19 @@ func (e *eventLog) run(ctx context.Context) error {
 		return databaseError(err)
 	}
 	e.note("listening; %d backends live", len(e.live))
+	looked := e.clock.Now()
 	for {
-		hint, err := e.kept.listener.Next(ctx)
+		waiting, cancel := e.clock.WithDeadline(ctx, looked.Add(lookEvery))
+		hint, err := e.kept.listener.Next(waiting)
+		if waiting.Err() != nil && ctx.Err() == nil {
+			hint, err = port.Hint{Topic: port.ResyncTopic}, nil
+		}
+		cancel()
 		if err == nil {
 			err = e.follow(ctx, hint)
+		}
+		if err == nil && hint.Topic == port.ResyncTopic {
+			looked = e.clock.Now()
 		}
 		var broken printError
 		switch {

@@ -362,6 +362,34 @@ func TestDBEventsMissNothingThatHintsMiss(t *testing.T) {
 	})
 }
 
+// The hint of a controller that stopped before it gave it comes never.
+func TestDBEventsMissNothingThatNoHintTellsOf(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := inMemoryStore(t)
+		b := blind{tell: make(chan port.Hint)}
+		open := k.open
+		k.open = func() *state {
+			s := open()
+			s.listener = b
+			return s
+		}
+		var out paper
+		go func() { _ = k.plane(t.Context(), &out, "events", "--json") }()
+		synctest.Wait()
+		k.report("charlie", starting)
+		k.report("alfa", ended)
+		require.Empty(t, out.lines(t))
+		for range 5 { // other hints do not put it off
+			time.Sleep(2 * time.Second) //nolint:forbidigo // the time of the bubble
+			b.tell <- port.Hint{Topic: port.ActionTopic, Subject: "1"}
+		}
+		require.ElementsMatch(t, []string{"charlie starting", "alfa terminated"}, out.lines(t))
+		k.report("charlie", ready)
+		time.Sleep(lookEvery + time.Second) //nolint:forbidigo // the time of the bubble
+		require.Len(t, out.lines(t), 3)
+	})
+}
+
 func TestDBEventsFromPostgreSQL(t *testing.T) {
 	cfg := postgres.Config{URL: pgtest.Database(t)}
 	store, err := postgres.Open(t.Context(), cfg)
