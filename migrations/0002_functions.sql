@@ -719,7 +719,7 @@ begin
 		return case when exists (select from plane.ended e where e.id = p_backend) then 0 else -1 end;
 	end if;
 	if v.hard is not null or p_kind = 'soft' and v.soft is not null then
-		return 0;
+		return case when exists (select from plane.action a where a.drone = v.drone and a.backend = p_backend) then v.drone else 0 end;
 	end if;
 	v_now := plane.now();
 	update plane.backend b
@@ -730,7 +730,7 @@ begin
 end
 $$;
 comment on function plane.terminate(text, text, text, text) is
-	'Store.Terminate: the number of the drone that has a new action; 0: nothing to do; -1: there is no such backend.';
+	'Store.Terminate: the number of the drone that has an action for the backend, a new one or one from before; 0: nothing to do; -1: there is no such backend.';
 
 create function plane.ack(p_drone bigint[], p_action text[]) returns void
 	language plpgsql volatile

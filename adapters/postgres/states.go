@@ -36,7 +36,7 @@ func (s *Store) recordAll(ctx context.Context, reports []port.StateReport) ([]po
 	outcomes := make([]port.RecordOutcome, len(codes))
 	var hints []port.Hint
 	for i, c := range codes {
-		if outcomes[i] = port.RecordOutcome(c); outcomes[i] == port.Recorded {
+		if outcomes[i] = port.RecordOutcome(c); outcomes[i] != port.NotOfDrone {
 			hints = append(hints, backendHint(reports[i].BackendID))
 		}
 	}

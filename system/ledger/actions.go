@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"slices"
 	"strconv"
 	"time"
 
@@ -15,8 +16,18 @@ func (l *Ledger) Terminate(now time.Time, p port.TerminateParams) error {
 	if err != nil {
 		return err
 	}
+	before := len(b.actions)
 	l.terminate(now, b, p.ActionID, p.Kind, p.Reason)
+	if len(b.actions) == before && b.hasPending() {
+		l.hintActions(b.drone)
+	}
 	return nil
+}
+
+// hasPending reports whether the drone has yet to acknowledge an action of the
+// backend.
+func (b *backendRow) hasPending() bool {
+	return slices.ContainsFunc(b.actions, func(id string) bool { return b.drone.inPending[id] != nil })
 }
 
 // terminate adds an action unless it would change nothing. A hard one follows a
@@ -41,6 +52,10 @@ func (l *Ledger) act(b *backendRow, id string, body protocol.ActionBody) {
 	d := b.drone
 	d.inPending[id] = d.pending.PushBack(protocol.Action{ActionID: id, BackendID: b.id, DroneID: int64(d.id), Action: body})
 	b.actions = append(b.actions, id)
+	l.hintActions(d)
+}
+
+func (l *Ledger) hintActions(d *node) {
 	l.hint(port.ActionTopic, strconv.FormatInt(int64(d.id), 10))
 }
 

@@ -18,6 +18,7 @@ func (l *Ledger) RecordStates(now time.Time, reports []port.StateReport) []port.
 			outcomes[i] = port.NotOfDrone
 		case !b.state.Follows(r.State):
 			outcomes[i] = port.Stale
+			l.hint(port.BackendTopic, b.id)
 		default:
 			l.enter(now, b, r.State, r.Time)
 			outcomes[i] = port.Recorded

@@ -87,7 +87,8 @@ type Store interface {
 
 	// Terminate adds a terminate action for a backend, unless it is terminated
 	// or an action at least as hard is under way; harmless twice. ErrNotFound
-	// when there is no such backend.
+	// when there is no such backend. While an action for it is pending, each call
+	// hints ActionTopic: it may be the repetition of one that nobody heard of.
 	Terminate(ctx context.Context, p TerminateParams) error
 
 	// RecordStates adds state changes that drones report. An item is applied
@@ -95,7 +96,8 @@ type Store interface {
 	// its present one; else it has no effect. The reason is in the answer; in
 	// each case the drone may forget the event. Waiting and Ready set the
 	// address; Terminated frees the key and voids actions and tokens. Each
-	// applied change hints BackendTopic. Harmless twice.
+	// applied change hints BackendTopic, and so does a Stale one: it may be the
+	// repetition of a change that nobody heard of. Harmless twice.
 	RecordStates(ctx context.Context, reports []StateReport) ([]RecordOutcome, error)
 
 	// RenewKeys extends leases by lease.Timing.Expiry from the commit. An item

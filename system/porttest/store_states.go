@@ -12,6 +12,30 @@ import (
 )
 
 var stateTests = []storeTest{
+	{name: "what is told again after an unclear failure is hinted again", run: func(s *store) {
+		d := s.ready("b")
+		s.connect(s.spawn("k2", "b2"))
+		other := s.drone("dr-2")
+		heard := func(status backend.Status) { // all hints up to now
+			s.to(d, "b2", status)
+			s.hinted(port.BackendTopic, "b2")
+		}
+		heard(backend.Loading)
+		require.Equal(s, []port.RecordOutcome{port.Stale}, s.report(d, "b", stateAt(backend.Ready)))
+		s.hinted(port.BackendTopic, "b")
+		s.to(d, "b", backend.Terminated)
+		heard(backend.Starting)
+		require.Equal(s, []port.RecordOutcome{port.Stale}, s.report(d, "b", stateAt(backend.Terminated)))
+		s.hinted(port.BackendTopic, "b")
+		require.Equal(s, []port.RecordOutcome{port.NotOfDrone}, s.report(other, "b2", stateAt(backend.Ready)))
+
+		s.terminate("b2", backend.Soft)
+		heard(backend.Waiting)
+		s.terminate("b2", backend.Soft)
+		s.hinted(port.ActionTopic, strconv.FormatInt(int64(d), 10))
+		heard(backend.Ready)
+		require.Len(s, s.pending(d), 2, "and nothing is added")
+	}},
 	{name: "G3: a history moves forward, one entry a status", run: func(s *store) {
 		d := s.drone("dr-1")
 		s.connect(s.spawn("k", "b"))
