@@ -11,6 +11,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"plane/system/watch"
 )
 
 // failover keeps a pool from using connections to a server that is no longer the
@@ -21,7 +23,8 @@ import (
 // does not answer) begins the next, and closes all connections of those before.
 type failover struct {
 	mu         sync.Mutex
-	reset      func() // closes all connections of the pool, the busy ones once they are free
+	reset      func()               // closes all connections of the pool, the busy ones once they are free
+	followers  watch.Roster[func()] // told of each new generation
 	generation int
 	suspect    bool              // a call went unanswered: look before each use
 	names      map[string]string // by IP address, the host it was found for
@@ -157,6 +160,9 @@ func (f *failover) broken(conn *pgconn.PgConn) {
 	f.mu.Unlock()
 	if first {
 		reset()
+		for _, tell := range f.followers.Members() {
+			tell()
+		}
 	}
 }
 

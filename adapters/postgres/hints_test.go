@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 
@@ -110,6 +111,55 @@ func TestACutSubscriptionBeginsAnewWithAResync(t *testing.T) {
 	s.announcer.announce(last)
 	for next(t, l) != last { //nolint:revive // what was announced before the last cut may come late
 	}
+}
+
+// The server where the store no longer writes may live on, and say nothing.
+func TestAListenerLeavesAFormerPrimary(t *testing.T) {
+	dsn := pgtest.Database(t)
+	for name, listenURL := range map[string]string{"of the same address": "", "of one of its own": dsn + "&connect_timeout=2"} {
+		t.Run(name, func(t *testing.T) {
+			s := openStore(t, Config{URL: dsn, ListenURL: listenURL})
+			l := listen(t, s)
+			conn, err := s.pool.Acquire(t.Context())
+			require.NoError(t, err)
+			defer conn.Release()
+			_, err = conn.Exec(t.Context(), "begin read only; delete from plane.word")
+			require.ErrorContains(t, err, "25006")
+			cut(t, l)
+		})
+	}
+}
+
+// An outage is one cut, however often the connection is tried in vain.
+func TestACutIsToldOnce(t *testing.T) {
+	refuses, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer refuses.Close()
+	tries := make(chan struct{})
+	go func() {
+		for {
+			conn, err := refuses.Accept()
+			if err != nil {
+				return
+			}
+			conn.Close()
+			select {
+			case tries <- struct{}{}:
+			case <-t.Context().Done():
+			}
+		}
+	}()
+	s := openStore(t, Config{URL: pgtest.Database(t), ListenURL: "postgres://" + refuses.Addr().String() + "/x?sslmode=disable"})
+	l := s.Listen()
+	defer l.Close()
+	<-tries
+	_, err = l.Next(t.Context())
+	require.Error(t, err)
+	for range 3 {
+		<-tries
+	}
+	_, _, more := l.take()
+	require.False(t, more)
 }
 
 func TestHintsOutliveARestartOfTheServer(t *testing.T) {

@@ -30,9 +30,10 @@ var errListenerClosed = errors.New("listen for hints: closed")
 // anew whenever it breaks, and which is asked now and then whether it still
 // lives. Its first hint is a ResyncTopic: what came before it was not heard.
 type Listener struct {
-	cfg    Config
-	follow *failover
-	quiet  time.Duration // quietTime
+	cfg   Config
+	hosts *failover     // of its own connections
+	pool  *failover     // of the store's: when these leave a server, so does this
+	quiet time.Duration // quietTime
 
 	cancel  context.CancelFunc
 	closed  chan struct{} // when the connection is closed for good
@@ -40,7 +41,8 @@ type Listener struct {
 
 	mu    sync.Mutex
 	hints []port.Hint
-	cut   error // to be told by Next
+	cut   error                   // to be told by Next
+	leave context.CancelCauseFunc // ends the present connection; nil: there was none yet
 }
 
 var _ port.Listener = (*Listener)(nil)
@@ -48,9 +50,9 @@ var _ port.Listener = (*Listener)(nil)
 // Listen begins a subscription, which lasts until its Close.
 func (s *Store) Listen() *Listener {
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &Listener{cfg: s.cfg, follow: s.follow, quiet: s.quiet, cancel: cancel, closed: make(chan struct{}), arrived: make(chan struct{}, 1)}
+	l := &Listener{cfg: s.cfg, hosts: s.follow, pool: s.follow, quiet: s.quiet, cancel: cancel, closed: make(chan struct{}), arrived: make(chan struct{}, 1)}
 	if s.cfg.listenURL() != s.cfg.URL {
-		l.follow = newFailover()
+		l.hosts = newFailover()
 	}
 	go l.run(ctx)
 	return l
@@ -128,20 +130,24 @@ func (l *Listener) wake() {
 	}
 }
 
+// run subscribes again and again. A cut is told once, and not again with each
+// try that fails: whoever hears of it looks at everything.
 func (l *Listener) run(ctx context.Context) {
 	defer close(l.closed)
+	defer l.pool.followers.Join(l.depart)()
+	told := false
 	for pause := relistenMin; ; pause = min(2*pause, relistenMax) {
-		conn, err := l.connect(ctx)
-		if err == nil {
-			pause = relistenMin
-			l.deliver([]port.Hint{resync})
-			err = l.receive(ctx, conn)
-			closeNow(conn)
-		}
+		listened, err := l.subscribe(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		l.cutOff(err)
+		if listened {
+			pause, told = relistenMin, false
+		}
+		if !told {
+			l.cutOff(err)
+			told = true
+		}
 		timer := time.NewTimer(pause)
 		select {
 		case <-timer.C:
@@ -152,6 +158,36 @@ func (l *Listener) run(ctx context.Context) {
 	}
 }
 
+// subscribe listens on a connection until it breaks, or the store's connections
+// leave their server: a former primary tells nothing any more, and its
+// connections may live for ever. It reports whether there was one.
+func (l *Listener) subscribe(ctx context.Context) (listened bool, err error) {
+	ctx, leave := context.WithCancelCause(ctx)
+	defer leave(nil)
+	l.mu.Lock()
+	l.leave = leave
+	l.mu.Unlock()
+	conn, err := l.connect(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer closeNow(conn)
+	l.deliver([]port.Hint{resync})
+	return true, l.receive(ctx, conn)
+}
+
+var errDeparted = errors.New("the database has left that server")
+
+// depart ends the present connection, or the try to make one.
+func (l *Listener) depart() {
+	l.mu.Lock()
+	leave := l.leave
+	l.mu.Unlock()
+	if leave != nil {
+		leave(errDeparted)
+	}
+}
+
 // connect makes a connection that listens.
 func (l *Listener) connect(ctx context.Context) (*pgx.Conn, error) {
 	p, err := l.cfg.parse(l.cfg.listenURL())
@@ -159,8 +195,8 @@ func (l *Listener) connect(ctx context.Context) (*pgx.Conn, error) {
 		return nil, err
 	}
 	cc := p.ConnConfig
-	l.follow.remember(&cc.Config)
-	l.follow.order(cc)
+	l.hosts.remember(&cc.Config)
+	l.hosts.order(cc)
 	pooled(cc)
 	conn, err := pgx.ConnectConfig(ctx, cc)
 	if err != nil {
