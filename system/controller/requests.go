@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"errors"
+	"time"
 
 	"plane/system/backend"
 	"plane/system/name"
@@ -141,16 +142,14 @@ func (c *Controller) Status(ctx context.Context, backendID string) (protocol.Sta
 func (c *Controller) StatusStream(ctx context.Context, backendID string, after backend.Status, send func(protocol.StatusEntry) error, idle func() error) error {
 	news := c.tasks.EventCount()
 	defer c.hints.Subscribe(backendTopic(backendID), news.Advance)()
-	for failures := 0; ; {
+	for answered := c.clock.Now(); ; {
 		seen := news.Read()
 		entries, err := c.history(ctx, backendID, after)
 		switch {
 		case err == nil:
-			failures = 0
-		case errors.Is(err, port.ErrNotFound) || failures == streamTries || ctx.Err() != nil:
+			answered = c.clock.Now()
+		case errors.Is(err, port.ErrNotFound) || ctx.Err() != nil || c.clock.Now().Sub(answered) >= streamPatience:
 			return backendError(backendID, err)
-		default:
-			failures++
 		}
 		for _, e := range entries {
 			if err := send(protocol.NewStatusEntry(e.State, protocol.Millis{Time: e.Time})); err != nil {
@@ -172,8 +171,10 @@ func (c *Controller) StatusStream(ctx context.Context, backendID string, after b
 	}
 }
 
-// streamTries is how many failures in a row a status stream lives through.
-const streamTries = 5
+// streamPatience is for how long a status stream goes on, with nothing to tell
+// but that it is still there, while the store does not answer: longer than a
+// fail-over takes.
+const streamPatience = time.Minute
 
 func (c *Controller) history(ctx context.Context, backendID string, after backend.Status) (entries []port.HistoryEntry, err error) {
 	err = c.call(ctx, func(ctx context.Context) (err error) {

@@ -411,6 +411,7 @@ type Hint struct {
 // Listener is a controller's one subscription to the store's hints.
 type Listener interface {
 	// Next blocks for the next hint. An error means that the subscription was
-	// cut; call again, and a ResyncTopic comes first. One task at a time.
+	// cut, or could not be made; call again, and a ResyncTopic comes first. One
+	// task at a time.
 	Next(ctx context.Context) (Hint, error)
 }
