@@ -8,6 +8,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -59,8 +60,10 @@ const (
 )
 
 // limits are set for each session, as the server is the only one who can end a
-// statement for certain: whatever commits does so within them. A renewal that
-// was committed later would extend a lease past what G11 allows.
+// statement for certain. What has not come to its commit within them never will:
+// a renewal read the time, and has its lease's row, at most that long before. The
+// commit itself may wait for a synchronous standby, which none of them ends;
+// docs/operations.md says why that is safe.
 var limits = map[string]string{
 	"statement_timeout":                   "4s",
 	"lock_timeout":                        "3s",
@@ -174,6 +177,28 @@ func unverifiedHosts(cc *pgconn.Config) []string {
 func isLocal(host string) bool {
 	ip := net.ParseIP(host)
 	return strings.HasPrefix(host, "/") || strings.HasPrefix(host, "@") || host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+var errNoCancel = errors.New("no statement is cancelled")
+
+// neverCancel keeps pgx from asking the server to cancel a statement whose caller
+// has given up, for which it would dial once more. PostgreSQL obeys even where the
+// statement is a commit that waits for a synchronous standby: that then counts,
+// for all to see, and a fail-over to that standby would take it back. A spawn
+// could be handed out whose key is free on the new primary (G1).
+func neverCancel(cc *pgx.ConnConfig) {
+	dial, after := cc.DialFunc, cc.AfterConnect
+	var made atomic.Bool
+	cc.AfterConnect = func(ctx context.Context, conn *pgconn.PgConn) error {
+		made.Store(true)
+		return after(ctx, conn)
+	}
+	cc.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+		if made.Load() {
+			return nil, errNoCancel
+		}
+		return dial(ctx, network, address)
+	}
 }
 
 // dial opens a connection whose death is noticed: it is probed while it is idle,

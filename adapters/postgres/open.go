@@ -7,10 +7,12 @@
 // is kept in sessions.
 //
 // When a connection dies, or the database is restarted or fails over, calls that
-// are under way fail unclearly: they may have been committed, at the latest some
-// four seconds after they began, when the server ends them. Later calls find the
-// server that can be written to by themselves, among the hosts of the URL, and
-// no connection to another one is used again.
+// are under way fail unclearly: they may have been committed, or may be yet. Some
+// four seconds after they began the server ends what has not come to its commit
+// by then; a commit that waits for a synchronous standby waits for as long as it
+// takes, and is not seen by anybody before. Later calls find the server that can
+// be written to by themselves, among the hosts of the URL, and no connection to
+// another one is used again.
 package postgres
 
 import (
@@ -78,6 +80,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	follow.watch(p)
 	p.BeforeConnect = func(_ context.Context, cc *pgx.ConnConfig) error {
 		follow.order(cc)
+		neverCancel(cc)
 		return cfg.setPassword(cc)
 	}
 	pool, err := pgxpool.NewWithConfig(context.WithoutCancel(ctx), p)
