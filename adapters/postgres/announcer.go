@@ -28,8 +28,9 @@ const maxWaiting = 10_000
 // own, each with all that was announced since the one before. A notification in
 // each transaction would take one lock for all commits of the database.
 //
-// Hints that could not be sent are sent again, so they may come twice; those
-// that waited for long, or are too many, become one resync.
+// Hints that could not be sent are sent again, so they may come twice; too many
+// that wait become one resync. Those that wait when the process is killed are
+// lost: whoever needs them looks by itself now and then.
 type announcer struct {
 	pool   *pgxpool.Pool
 	log    *slog.Logger

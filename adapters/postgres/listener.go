@@ -49,6 +49,9 @@ var _ port.Listener = (*Listener)(nil)
 
 // Listen begins a subscription, which lasts until its Close.
 func (s *Store) Listen() *Listener {
+	if s.deaf {
+		s.cfg.log().Warn("there is a pooler in front of the database; if it works in transaction mode no hint is heard through it, and everything is noticed late: give the listener an address of its own (--db-listen)")
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &Listener{cfg: s.cfg, hosts: s.follow, pool: s.follow, quiet: s.quiet, cancel: cancel, closed: make(chan struct{}), arrived: make(chan struct{}, 1)}
 	if s.cfg.listenURL() != s.cfg.URL {

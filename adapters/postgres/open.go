@@ -33,6 +33,7 @@ type Store struct {
 	announcer *announcer
 	follow    *failover
 	quiet     time.Duration // see Listener
+	deaf      bool          // what listens does so through a pooler
 	combiners
 }
 
@@ -68,9 +69,6 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if behindPooler && cfg.listenURL() == cfg.URL {
-		cfg.log().Warn("there is a pooler in front of the database; if it works in transaction mode no hint is heard through it, and everything is noticed late: give the listener an address of its own (--db-listen)")
-	}
 	if behindPooler {
 		pooled(p.ConnConfig)
 	} else {
@@ -88,7 +86,10 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, fmt.Errorf("connect to the database: %w", discreet(err, p.ConnConfig))
 	}
 	follow.resets(pool.Reset)
-	s := &Store{cfg: cfg, pool: pool, announcer: newAnnouncer(pool, cfg.log()), follow: follow, quiet: quietTime}
+	s := &Store{
+		cfg: cfg, pool: pool, announcer: newAnnouncer(pool, cfg.log()), follow: follow, quiet: quietTime,
+		deaf: behindPooler && cfg.listenURL() == cfg.URL,
+	}
 	s.combine()
 	return s, nil
 }

@@ -303,6 +303,8 @@ func TestAPoolerIsNoticed(t *testing.T) {
 	s := openStore(t, Config{URL: pgtest.Pooler(t, dsn), Log: log.logger()})
 	require.Equal(t, pgx.QueryExecModeCacheDescribe, s.pool.Config().ConnConfig.DefaultQueryExecMode)
 	require.Contains(t, log.String(), "statement_timeout = '4s'", "which nothing sets otherwise")
+	require.NotContains(t, log.String(), "--db-listen", "who does not listen needs no other address")
+	s.Listen().Close()
 	require.Contains(t, log.String(), "--db-listen")
 	require.Equal(t, 1, count(t, s))
 

@@ -22,7 +22,8 @@ import (
 type db struct {
 	settings databaseSettings
 	json     bool
-	open     func(ctx context.Context, cmd *cobra.Command) (*state, error)
+	// open opens the database, with a listener or without.
+	open func(ctx context.Context, cmd *cobra.Command, listening bool) (*state, error)
 }
 
 func dbCommand() *cobra.Command {
@@ -43,6 +44,7 @@ What is here is for those who look after a cluster and have the database's passw
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	d.settings.flags(cmd, "URL of the PostgreSQL database")
+	d.settings.listenFlags(cmd)
 	cmd.PersistentFlags().BoolVar(&d.json, "json", false, "print JSON")
 	cmd.AddCommand(
 		d.eventsCommand(), d.nodesCommand(), d.backendsCommand(), d.candidatesCommand(),
@@ -53,7 +55,7 @@ What is here is for those who look after a cluster and have the database's passw
 
 // openDatabase opens the database as it is: its schema is for controllers, or
 // for migrate, to bring up to date.
-func (d *db) openDatabase(ctx context.Context, cmd *cobra.Command) (*state, error) {
+func (d *db) openDatabase(ctx context.Context, cmd *cobra.Command, listening bool) (*state, error) {
 	log, err := newLogger(cmd.ErrOrStderr(), slog.LevelWarn)
 	if err != nil {
 		return nil, err
@@ -67,14 +69,25 @@ func (d *db) openDatabase(ctx context.Context, cmd *cobra.Command) (*state, erro
 	if err != nil {
 		return nil, databaseError(err)
 	}
+	if !listening {
+		return &state{Store: store, Operations: store, close: store.Close}, nil
+	}
 	return inPostgres(store), nil
 }
 
+// onDatabase is what a command does.
+type onDatabase func(ctx context.Context, cmd *cobra.Command, kept *state, given []string) error
+
 // call makes a command of a function that works on the database.
-func (d *db) call(do func(ctx context.Context, cmd *cobra.Command, kept *state, given []string) error) func(*cobra.Command, []string) error {
+func (d *db) call(do onDatabase) func(*cobra.Command, []string) error { return d.opened(false, do) }
+
+// listen does so for one that listens to it as well.
+func (d *db) listen(do onDatabase) func(*cobra.Command, []string) error { return d.opened(true, do) }
+
+func (d *db) opened(listening bool, do onDatabase) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, given []string) error {
 		opening, cancel := short(cmd)
-		kept, err := d.open(opening, cmd)
+		kept, err := d.open(opening, cmd, listening)
 		cancel()
 		if err != nil {
 			return err
@@ -126,15 +139,16 @@ func (d *db) backendsCommand() *cobra.Command {
 		Use:   "list-backends",
 		Short: "List backends, of all clusters unless one is named",
 		Args:  args(cobra.NoArgs),
+		PreRunE: func(cmd *cobra.Command, _ []string) error {
+			return f.check(cmd.Flags().Changed("namespace"))
+		},
 		RunE: d.call(func(ctx context.Context, cmd *cobra.Command, kept *state, _ []string) error {
-			if cmd.Flags().Changed("namespace") {
-				f.query.Namespace = &f.namespace
-			}
-			backends, err := f.find(ctx, kept)
+			found, err := f.find(ctx, kept)
 			if err != nil {
 				return err
 			}
-			return show(d, cmd, "no backend passes these filters", backendHeading, backends, backendJSON, backendRow)
+			found = cut(cmd, found, f.limit)
+			return show(d, cmd, "no backend passes these filters", backendHeading, found, backendJSON, backendRow)
 		}),
 	}
 	f.flags(cmd)
@@ -161,30 +175,65 @@ func (f *backendFilter) flags(cmd *cobra.Command) {
 	flags.IntVar(&f.limit, "limit", 1000, "at most so many")
 }
 
-// page is how many backends one question asks for.
-const page = 500
-
-func (f *backendFilter) find(ctx context.Context, kept *state) ([]port.Backend, error) {
-	if f.limit < 1 {
-		return nil, usage("--limit: want 1 or more, not %d", f.limit)
+// check makes a query of the flags, before anything is asked.
+func (f *backendFilter) check(ofNamespace bool) error {
+	if err := validLimit(f.limit); err != nil {
+		return err
 	}
-	q := f.query
+	if f.query.Cluster != "" {
+		cluster, err := name.ParseCluster(f.query.Cluster)
+		if err != nil {
+			return usage("--cluster: %w", err)
+		}
+		f.query.Cluster = cluster.String()
+	}
 	for _, text := range f.statuses {
 		status, err := backend.ParseStatus(text)
 		if err != nil {
-			return nil, usage("--status: %w", err)
+			return usage("--status: %w", err)
 		}
-		q.Statuses = append(q.Statuses, status)
+		f.query.Statuses = append(f.query.Statuses, status)
 	}
-	q.Live = !f.ended && len(q.Statuses) == 0
+	f.query.Live = !f.ended && len(f.query.Statuses) == 0
+	if ofNamespace {
+		f.query.Namespace = &f.namespace
+	}
+	return nil
+}
+
+func validLimit(limit int) error {
+	if limit < 1 || limit > mostListed {
+		return usage("--limit: want 1 to %d, not %d", mostListed, limit)
+	}
+	return nil
+}
+
+// mostListed is how many rows a list has at most: it is held in memory.
+const mostListed = 1_000_000
+
+// cut leaves the first limit values, and tells a person where there are more.
+func cut[T any](cmd *cobra.Command, values []T, limit int) []T {
+	if len(values) <= limit {
+		return values
+	}
+	note(cmd.ErrOrStderr(), "there are more than these %d: --limit says how many to list, and filters which\n", limit)
+	return values[:limit]
+}
+
+// page is how many backends one question asks for.
+const page = 500
+
+// find returns the backends, and where there are more than the limit, one more.
+func (f *backendFilter) find(ctx context.Context, kept *state) ([]port.Backend, error) {
+	q, most := f.query, f.limit+1
 	clusters, err := f.clusters(ctx, kept)
 	if err != nil {
 		return nil, err
 	}
 	var found []port.Backend
 	for _, q.Cluster = range clusters {
-		for q.After = ""; len(found) < f.limit; {
-			q.Limit = min(page, f.limit-len(found))
+		for q.After = ""; len(found) < most; {
+			q.Limit = min(page, most-len(found))
 			some, err := kept.Backends(ctx, q)
 			if err != nil {
 				return nil, databaseError(err)
@@ -203,11 +252,7 @@ func (f *backendFilter) find(ctx context.Context, kept *state) ([]port.Backend, 
 // nodes.
 func (f *backendFilter) clusters(ctx context.Context, kept *state) ([]string, error) {
 	if f.query.Cluster != "" {
-		cluster, err := name.ParseCluster(f.query.Cluster)
-		if err != nil {
-			return nil, usage("--cluster: %w", err)
-		}
-		return []string{cluster.String()}, nil
+		return []string{f.query.Cluster}, nil
 	}
 	nodes, err := kept.Nodes(ctx)
 	if err != nil {
@@ -229,15 +274,14 @@ func (d *db) candidatesCommand() *cobra.Command {
 		Long: `List the backends that are to end, and why: what the controllers' next sweep will end,
 and what has been told to end and has not yet. A backend that stays here for minutes is one
 to look after; "plane db mark-lost" is the last resort.`,
-		Args: args(cobra.NoArgs),
+		Args:    args(cobra.NoArgs),
+		PreRunE: func(*cobra.Command, []string) error { return validLimit(limit) },
 		RunE: d.call(func(ctx context.Context, cmd *cobra.Command, kept *state, _ []string) error {
-			if limit < 1 {
-				return usage("--limit: want 1 or more, not %d", limit)
-			}
-			found, err := kept.TerminationCandidates(ctx, controller.DefaultTiming().SweepParams(), limit)
+			found, err := kept.TerminationCandidates(ctx, controller.DefaultTiming().SweepParams(), limit+1)
 			if err != nil {
 				return databaseError(err)
 			}
+			found = cut(cmd, found, limit)
 			return show(d, cmd, "no backend is to end", candidateHeading, found, candidateJSON, candidateRow)
 		}),
 	}
@@ -293,13 +337,16 @@ func (d *db) cleanupCommand() *cobra.Command {
 		Use:   "cleanup --min-age-days DAYS",
 		Short: "Delete backends that ended long ago, with their history",
 		Args:  args(cobra.NoArgs),
-		RunE: d.call(func(ctx context.Context, cmd *cobra.Command, kept *state, _ []string) error {
+		PreRunE: func(*cobra.Command, []string) error {
 			switch {
 			case days < 1 || days > 36500:
 				return usage("--min-age-days: want 1 to 36500 days, not %d", days)
 			case batch < 1 || batch > 100_000:
 				return usage("--batch: want 1 to 100000, not %d", batch)
 			}
+			return nil
+		},
+		RunE: d.call(func(ctx context.Context, cmd *cobra.Command, kept *state, _ []string) error {
 			deleted := 0
 			for {
 				n, err := kept.Cleanup(ctx, time.Duration(days)*24*time.Hour, batch)
@@ -326,7 +373,7 @@ func (d *db) eventsCommand() *cobra.Command {
 		Long: `Print each backend's status as it changes, one line each, until it is stopped. It listens
 to what the database tells controllers.`,
 		Args: args(cobra.NoArgs),
-		RunE: d.call(func(ctx context.Context, cmd *cobra.Command, kept *state, _ []string) error {
+		RunE: d.listen(func(ctx context.Context, cmd *cobra.Command, kept *state, _ []string) error {
 			out, progress := cmd.OutOrStdout(), cmd.ErrOrStderr()
 			return newEventLog(kept, func(ev event) error {
 				if d.json {

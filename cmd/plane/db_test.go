@@ -118,7 +118,7 @@ func (k *kept) plane(ctx context.Context, w io.Writer, args ...string) error {
 
 func (k *kept) run(ctx context.Context, w, notes io.Writer, args ...string) error {
 	d := &db{}
-	d.open = func(context.Context, *cobra.Command) (*state, error) { return k.open(), nil }
+	d.open = func(context.Context, *cobra.Command, bool) (*state, error) { return k.open(), nil }
 	cmd := d.command()
 	cmd.SilenceErrors, cmd.SilenceUsage = true, true
 	cmd.SetArgs(args)
@@ -141,6 +141,26 @@ func column(text string) []string {
 		words = append(words, strings.Fields(line)[0])
 	}
 	return words
+}
+
+func TestDBListsSayWhereTheyAreCut(t *testing.T) {
+	k := inMemoryStore(t)
+	for _, c := range []struct {
+		line  string
+		shown int
+		more  bool
+	}{
+		{"list-backends --limit 2", 2, true},
+		{"list-backends --limit 3", 3, false},
+		{"list-backends --limit 1000000", 3, false},
+		{"list-backends --ended --limit 3", 3, true},
+		{"termination-candidates --limit 1", 1, false},
+	} {
+		var out, notes bytes.Buffer
+		require.NoError(t, k.run(t.Context(), &out, &notes, strings.Fields(c.line)...))
+		require.Len(t, column(out.String()), 1+c.shown, c.line)
+		require.Equal(t, c.more, strings.Contains(notes.String(), "there are more than these"), c.line)
+	}
 }
 
 func TestDBLists(t *testing.T) {
@@ -235,16 +255,17 @@ func TestDBCleanupGoesOnUntilAllIsDeleted(t *testing.T) {
 	})
 }
 
+// A mistake is told before anything is asked of a database, which may be away.
 func TestDBMistakes(t *testing.T) {
-	onBoth(t, mistakes)
-}
-
-func mistakes(t *testing.T, k *kept) {
+	k := &kept{T: t, open: func() *state {
+		require.Fail(t, "the database was opened")
+		return nil
+	}}
 	for line, says := range map[string]string{
 		"list-backends --status nope":        `--status: no such backend status: "nope"`,
 		"list-backends --cluster a_b":        "--cluster:",
-		"list-backends --limit 0":            "--limit: want 1 or more",
-		"termination-candidates --limit 0":   "--limit: want 1 or more",
+		"list-backends --limit 0":            "--limit: want 1 to 1000000, not 0",
+		"termination-candidates --limit 0":   "--limit: want 1 to 1000000, not 0",
 		"cleanup":                            "--min-age-days: want 1 to 36500 days, not 0",
 		"cleanup --min-age-days 1 --batch 0": "--batch: want 1",
 		"mark-lost":                          "accepts 1 arg",
