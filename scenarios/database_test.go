@@ -20,8 +20,9 @@ import (
 const outage = 20 * time.Second
 
 // TestControllersKilledAllAlong: three controllers share a database, and one of
-// them is killed all the time. 500 connects for 50 keys at once give 50 backends;
-// none is lost, none is there twice, and no open WebSocket notices.
+// them is killed all the time. 500 connects for 50 keys at once give 50 backends,
+// and so do those that come all along, each kill meeting a new key as well; none
+// is lost, none is there twice, and no open WebSocket notices.
 func TestControllersKilledAllAlong(t *testing.T) {
 	t.Parallel()
 	c := startShared(t, pgtest.Database(t))
@@ -50,9 +51,15 @@ func TestControllersKilledAllAlong(t *testing.T) {
 			}
 		})
 	}
+	var all []string
+	for i := range keys {
+		all = append(all, fmt.Sprint("key-", i))
+	}
+	visits := []*visitors{c.visit(t, all[:keys/4])}
 	kills := 0
 	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); kills++ {
 		victim := slices.Concat([]*process{c.controller}, c.others)[kills%sharedControllers]
+		visits = append(visits, c.visit(t, []string{fmt.Sprint("new-", kills)}))
 		victim.kill9()
 		c.watch(t, users, 500*time.Millisecond)
 		victim.start(t)
@@ -60,6 +67,16 @@ func TestControllersKilledAllAlong(t *testing.T) {
 	}
 	connects.Wait()
 	t.Logf("killed controllers %d times", kills)
+	for _, v := range visits {
+		eventually(t, 20*time.Second, "every visitor has been given a backend", v.served)
+		one := v.leave(t)
+		for key, id := range one {
+			if given[key] == nil {
+				given[key] = map[string]bool{}
+			}
+			given[key][id] = true
+		}
+	}
 
 	backends := map[string]bool{}
 	for i, err := range errs {
@@ -73,7 +90,7 @@ func TestControllersKilledAllAlong(t *testing.T) {
 			c.is(t, id, backend.Ready)
 		}
 	}
-	require.Len(t, backends, keys)
+	require.Len(t, backends, keys+kills)
 	require.LessOrEqual(t, spawned, keys) // an answer may be lost, so not every spawn is told
 	running := c.keysRunning(t)
 	for key := range given {

@@ -87,6 +87,7 @@ func (c *cluster) insist(ctx context.Context, key string, wishes ...wish) (proto
 type visitors struct {
 	stop context.CancelFunc
 	done sync.WaitGroup
+	keys int
 
 	mu       sync.Mutex
 	backends map[string]map[string]int // by key: how often which backend was given
@@ -98,7 +99,7 @@ type visitors struct {
 func (c *cluster) visit(t *testing.T, keys []string) *visitors {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
-	v := &visitors{stop: stop, backends: map[string]map[string]int{}}
+	v := &visitors{stop: stop, keys: len(keys), backends: map[string]map[string]int{}}
 	for _, key := range keys {
 		v.done.Go(func() {
 			for ctx.Err() == nil {
@@ -127,6 +128,16 @@ func (v *visitors) note(key, id string, took time.Duration, err error) {
 	}
 	v.backends[key][id]++
 	v.longest = max(v.longest, took)
+}
+
+// served fails while a visitor has not been given anything.
+func (v *visitors) served() error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if len(v.backends) < v.keys {
+		return fmt.Errorf("%d of %d keys were given", len(v.backends), v.keys)
+	}
+	return nil
 }
 
 // leave ends the visits and requires that each key led to one backend, always
