@@ -1032,8 +1032,8 @@ declare
 	v_ids text[];        -- what may be due for another reason than being idle
 	v_looks_idle boolean;
 	v_idle text[] := '{}';
-	v_in_use text[] := '{}';   -- what looks idle by its row, and is not,
-	v_used timestamptz[];      -- and when it was last used
+	v_in_use text[];      -- what looks idle by its row, and is not,
+	v_used timestamptz[]; -- and when it was last used
 begin
 	-- What the rows say by themselves, which most often is that nothing is due.
 	select array_agg(b.id) filter (where not x.idle), bool_or(x.idle) into v_ids, v_looks_idle
@@ -1051,7 +1051,7 @@ begin
 		-- Of what is in use only that is told of whose row shall say so: it does
 		-- not look idle any more then, until it has not been used for its limit.
 		select coalesce(array_agg(i.id) filter (where i.idle), '{}'),
-			coalesce(array_agg(i.id) filter (where not i.idle and i.used + b.max_idle > v_now), '{}'),
+			array_agg(i.id) filter (where not i.idle and i.used + b.max_idle > v_now),
 			array_agg(i.used) filter (where not i.idle and i.used + b.max_idle > v_now)
 		into v_idle, v_in_use, v_used
 		from plane.idle(p_ids, false, v_now, p_proxy_gone, p_word_late) i join plane.backend b on b.id = i.id;
@@ -1063,9 +1063,9 @@ begin
 		when 'unstarted' then format('drone %s did not start it before its lease expired', x.drone)
 		when 'lapsed' then format('drone %s did not renew its lease, and did not say how it ended', x.drone)
 		end,
-		x.used
+		null::timestamptz
 	from (
-		select b.id, u.used, d.name as drone, round(extract(epoch from v_now - d.seen)) as quiet, case
+		select b.id, d.name as drone, round(extract(epoch from v_now - d.seen)) as quiet, case
 			when b.lease_end <= v_now and b.lost then 'marked'
 			when b.lease_end <= v_now and v_now - d.seen > plane.us(p_drone_lost) then 'lost'
 			when b.lease_end <= v_now and b.status = 10 then 'unstarted'
@@ -1076,22 +1076,23 @@ begin
 				when v_now - b.soft >= plane.us(p_hard_after) then 'hard'
 				when not b.swept then 'note'
 				end
-			when u.used is not null then 'used'
 			end as verdict
 		from plane.backend b join plane.node d on d.id = b.drone
-		left join unnest(v_in_use, v_used) as u (id, used) on u.id = b.id
-		where b.id = any (v_ids || v_idle || v_in_use)
+		where b.id = any (v_ids || v_idle)
 	) x
 	where x.verdict is not null
-	order by x.verdict = 'used'
 	limit p_limit;
-	if p_ids is null and not p_skip_idle and exists (select from plane.gone_users(v_now, p_proxy_gone)) then
+	if p_ids is not null or p_skip_idle then
+		return;
+	end if;
+	return query select u.id, 'used', null, u.used from unnest(v_in_use, v_used) as u (id, used) limit 10 * p_limit;
+	if exists (select from plane.gone_users(v_now, p_proxy_gone)) then
 		return query select '', 'gone', null, null::timestamptz;
 	end if;
 end
 $$;
 comment on function plane.due is
-	'What a sweep has to do, for the given backends or all that live. verdict: marked, lost, unstarted or lapsed (it counts as terminated, message says why), soft or hard (a termination to ask for), note (it has passed a limit, and its end is under way), used (it looks idle by its row, but proxies say that they used it at that time), and, for no backend, gone (plane.forget_uses has to do).';
+	'What a sweep has to do, for the given backends or all that live. verdict: marked, lost, unstarted or lapsed (it counts as terminated, message says why), soft or hard (a termination to ask for), note (it has passed a limit, and its end is under way). Where all were looked at, also used (it looks idle by its row, but proxies say that they used it at that time: for plane.note_uses), ten times as many at most, since these cost little; and, for no backend, gone (plane.forget_uses has to do).';
 
 create function plane.sweep(
 	p_ids text[], p_actions text[], p_drone_lost bigint, p_proxy_gone bigint, p_hard_after bigint, p_lease_grace bigint, p_word_late bigint, p_skip_idle boolean
@@ -1119,9 +1120,6 @@ begin
 		select b.* into v_b from plane.backend b where b.id = v.id;
 		id := v.id; verdict := v.verdict; drone := v_b.drone;
 		case v.verdict
-		when 'used' then
-			update plane.backend b set used = greatest(b.used, v.used) where b.id = v.id;
-			return next;
 		when 'note' then
 			update plane.backend b set swept = true where b.id = v.id;
 			return next;
@@ -1153,6 +1151,29 @@ end
 $$;
 comment on function plane.sweep is
 	'Store.Sweep, of the backends that plane.due has named: looks at each again, under its lock, and does what is due; p_actions are names for the actions. Returns what was done. Backends that another transaction is at are left to the next sweep.';
+
+create function plane.note_uses(p_ids text[], p_used timestamptz[]) returns integer
+	language plpgsql volatile
+	set plan_cache_mode to force_generic_plan set enable_seqscan to off set enable_bitmapscan to off set enable_material to off
+	set enable_hashjoin to off set enable_mergejoin to off set jit to off
+as $$
+declare
+	v_ids text[];
+	v_used timestamptz[];
+begin
+	select array_agg(f.id), array_agg(f.used) into v_ids, v_used from (
+		select b.id, u.used
+		from (select * from unnest(p_ids, p_used) as u (id, used) order by u.id) u
+		join plane.backend b on b.id = u.id
+		where b.used is null or b.used < u.used
+		for no key update of b skip locked
+	) f;
+	update plane.backend b set used = u.used from unnest(v_ids, v_used) as u (id, used) where b.id = u.id;
+	return coalesce(cardinality(v_ids), 0);
+end
+$$;
+comment on function plane.note_uses(text[], timestamptz[]) is
+	'Part of Store.Sweep: writes into plane.backend.used what plane.word says already. That changes nothing but where it can be seen. Returns how many it has noted; what another transaction is at is left to the next sweep.';
 
 create function plane.cleanup(p_min_age bigint, p_limit integer) returns integer
 	language plpgsql volatile

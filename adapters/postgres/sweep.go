@@ -29,6 +29,11 @@ func (s *Store) Sweep(ctx context.Context, p port.SweepParams) (handled int, mor
 		// Where others have moved them all, these others go on.
 		more = len(due.ids) == p.Limit && moved > 0
 	}
+	if err == nil && len(due.used) > 0 {
+		var noted int
+		err = s.pool.QueryRow(ctx, "select plane.note_uses($1::text[], $2::timestamptz[])", due.used, due.usedAt).Scan(&noted)
+		more = more || len(due.used) == usesFor*p.Limit && noted > 0
+	}
 	if err == nil && due.gone {
 		var forgot bool
 		err = s.pool.QueryRow(ctx, "select plane.forget_uses($1::bigint, $2::integer)", p.ProxyGone.Microseconds(), p.Limit).Scan(&forgot)
@@ -37,25 +42,34 @@ func (s *Store) Sweep(ctx context.Context, p port.SweepParams) (handled int, mor
 	return handled, more, failed(ctx, "sweep", err)
 }
 
+// usesFor is how many uses plane.due names for each backend that a sweep may end.
+const usesFor = 10
+
 // due is what a sweep has to do.
 type due struct {
-	ids     []string // of backends
-	actions []string // names for those that they need
-	gone    bool     // a proxy is gone, and what it used is still in the tables
+	ids     []string    // of backends
+	actions []string    // names for those that they need
+	used    []string    // of backends in use that do not look it by their rows,
+	usedAt  []time.Time // and when they were
+	gone    bool        // a proxy is gone, and what it used is still in the tables
 }
 
 func (s *Store) due(ctx context.Context, p port.SweepParams) (due, error) {
 	d := due{actions: []string{}}
-	rows, err := s.pool.Query(ctx, "select id, verdict from plane.due(null, $1::bigint, $2::bigint, $3::bigint, $4::bigint, $5::bigint, $6::boolean, $7::integer)",
+	rows, err := s.pool.Query(ctx, "select id, verdict, used from plane.due(null, $1::bigint, $2::bigint, $3::bigint, $4::bigint, $5::bigint, $6::boolean, $7::integer)",
 		p.DroneLost.Microseconds(), p.ProxyGone.Microseconds(), p.HardAfter.Microseconds(), p.LeaseGrace.Microseconds(), wordLate.Microseconds(), p.SkipIdle, p.Limit)
 	if err != nil {
 		return d, err
 	}
 	var id, verdict string
-	_, err = pgx.ForEachRow(rows, []any{&id, &verdict}, func() error {
+	var used *time.Time
+	_, err = pgx.ForEachRow(rows, []any{&id, &verdict, &used}, func() error {
 		switch verdict {
 		case "gone":
 			d.gone = true
+			return nil
+		case "used":
+			d.used, d.usedAt = append(d.used, id), append(d.usedAt, *used)
 			return nil
 		case "soft", "hard":
 			d.actions = append(d.actions, p.NewActionID())
@@ -80,7 +94,7 @@ func (s *Store) sweep(ctx context.Context, p port.SweepParams, d due) (handled, 
 	_, err = pgx.ForEachRow(rows, []any{&id, &verdict, &drone}, func() error {
 		moved++
 		switch verdict {
-		case "note", "used":
+		case "note":
 		case "soft", "hard":
 			hints = append(hints, actionHint(drone))
 		default:

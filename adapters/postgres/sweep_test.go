@@ -70,6 +70,33 @@ func TestUseIsNotedOncePerIdleLimit(t *testing.T) {
 	require.Equal(t, 2, d.sweep())
 }
 
+// However many they are, no transaction is long, and the sweep goes on until all
+// are noted.
+func TestUsesAreNotedSomeAtATime(t *testing.T) {
+	d := open(t)
+	var ids []string
+	for i := range 45 {
+		ids = append(ids, fmt.Sprintf("b-%02d", i))
+	}
+	d.idling(20*time.Second, ids...)
+	px := d.proxy("px-1")
+	d.uses(px, ids...)
+	d.advance(30 * time.Second)
+	d.uses(px, ids...)
+	var noted []int
+	for more := true; more; {
+		var n int
+		var err error
+		n, more, err = d.Sweep(t.Context(), port.SweepParams{
+			Limit: 2, DroneLost: 120 * time.Second, ProxyGone: 90 * time.Second, HardAfter: 30 * time.Second, LeaseGrace: 30 * time.Second,
+		})
+		require.NoError(t, err)
+		require.Zero(t, n)
+		noted = append(noted, d.number("select count(*) from plane.backend b, plane.word w where b.used = w.at"))
+	}
+	require.Equal(t, []int{20, 40, 45}, noted)
+}
+
 // Proxies make up a name at each start: what the one before has said would stay.
 func TestNothingStaysOfProxiesThatAreGone(t *testing.T) {
 	d := open(t)
