@@ -157,7 +157,7 @@ func TestOneConnectThatTheDatabaseRefusesHurtsNoOther(t *testing.T) {
 		clients.Go(func() {
 			p := spawning(fmt.Sprint("k", i), fmt.Sprint("b", i))
 			if i%10 == 0 {
-				p.Spawn.Executable = []byte("{no JSON")
+				p.UserData = []byte("{no JSON")
 			}
 			_, err := d.Connect(t.Context(), p)
 			if i%10 == 0 {
