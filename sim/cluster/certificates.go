@@ -39,7 +39,7 @@ func (c *Cluster) startAuthority() {
 		life = defaultCertificateLife
 	}
 	c.resolver = fake.NewResolver(c.Env, c.Network)
-	c.authority = fake.NewAuthority(c.Env, c.Database, c.resolver, Name, life, c.opt.Shape.Old, inspector{c})
+	c.authority = fake.NewAuthority(c.Env, c.Database, c.resolver, Name, life, c.opt.Shape.Old, c.opt.Shape.Early, inspector{c})
 }
 
 // bootKeeper starts what keeps a proxy in possession of a certificate.
@@ -77,13 +77,17 @@ func (c *Cluster) stepWall(p *process) {
 type inspector struct{ c *Cluster }
 
 // Ordered implements fake.Inspector.
-func (i inspector) Ordered(proxy string, kept *port.Certificate) {
+func (i inspector) Ordered(proxy string, kept *port.Certificate, suggested time.Time) {
 	p := i.c.process(proxy)
 	if kept == nil || p.tls.stepped {
 		return
 	}
 	age, life := i.c.Now().Sub(kept.NotBefore), kept.Span()
-	if age < life*2/3*97/100-2*time.Second {
+	from := life * 2 / 3
+	if !suggested.IsZero() {
+		from = min(from, suggested.Sub(kept.NotBefore))
+	}
+	if age < from*97/100-2*time.Second {
 		i.c.Book.Violate("G14", "proxy %s orders a certificate, and keeps one that is %v old and lives for %v", proxy, age, life)
 	}
 }
@@ -144,6 +148,9 @@ func (c *Cluster) lookAtLastCertificates() {
 		if err != nil || !c.Now().Before(served.NotAfter) {
 			c.Book.Violate("G14", "proxy %s has no good certificate, at the end: %v", p.name, err)
 			continue
+		}
+		if late := c.authority.Overdue(p.node, served); late > served.Span()/8+15*time.Second {
+			c.Book.Violate("G14", "proxy %s was told to renew its certificate %v ago, at the end", p.name, late)
 		}
 		if late := c.Now().Sub(served.NotBefore) - served.Span()*2/3*103/100; late > 2*time.Minute {
 			c.Book.Violate("G14", "proxy %s should have renewed its certificate %v ago, at the end", p.name, late)

@@ -29,15 +29,17 @@ func (s *script) certified() (n int) {
 var certificateScenarios = []struct {
 	name    string
 	life    time.Duration
+	early   bool
 	weather fault.Weather
 	run     func(s *script)
 }{
-	{"shortfall 18: proxies that order at once, from a slow authority, all get certificates", 15 * time.Minute, fault.Weather{Drift: true, AuthoritySlow: 1}, (*script).orderAtOnce},
-	{"shortfall 11: a short life is renewed after two thirds of it, again and again", 90 * time.Second, fault.Weather{Drift: true}, (*script).renewals},
-	{"G14: a restart orders nothing", 15 * time.Minute, fault.Weather{Drift: true}, (*script).restartProxies},
-	{"an order goes on when its controller does not", time.Hour, fault.Weather{Drift: true, AuthoritySlow: 1}, (*script).losingControllers},
-	{"F1: while one DNS receiver is away the other one answers, by way of any controller", 4 * time.Minute, fault.Weather{Drift: true}, (*script).losingReceivers},
-	{"F7: an authority that is away does not spoil what there is", 4 * time.Minute, fault.Weather{Drift: true}, (*script).authorityAway},
+	{"shortfall 18: proxies that order at once, from a slow authority, all get certificates", 15 * time.Minute, false, fault.Weather{Drift: true, AuthoritySlow: 1}, (*script).orderAtOnce},
+	{"shortfall 11: a short life is renewed after two thirds of it, again and again", 90 * time.Second, false, fault.Weather{Drift: true}, (*script).renewals},
+	{"G14: a restart orders nothing", 15 * time.Minute, false, fault.Weather{Drift: true}, (*script).restartProxies},
+	{"G14: a certificate is renewed when its authority wants it", 15 * time.Minute, true, fault.Weather{Drift: true}, (*script).earlyRenewals},
+	{"an order goes on when its controller does not", time.Hour, false, fault.Weather{Drift: true, AuthoritySlow: 1}, (*script).losingControllers},
+	{"F1: while one DNS receiver is away the other one answers, by way of any controller", 4 * time.Minute, false, fault.Weather{Drift: true}, (*script).losingReceivers},
+	{"F7: an authority that is away does not spoil what there is", 4 * time.Minute, false, fault.Weather{Drift: true}, (*script).authorityAway},
 }
 
 func TestCertificateScenarios(t *testing.T) {
@@ -48,7 +50,7 @@ func TestCertificateScenarios(t *testing.T) {
 					ended := false
 					r := Run(Options{
 						Seed: seed, Storm: 30 * time.Minute, Weather: s.weather,
-						Shape: Shape{Controllers: 2, Drones: 1, Proxies: 3, Receivers: 2, Keys: 1, CertificateLife: s.life, Old: old},
+						Shape: Shape{Controllers: 2, Drones: 1, Proxies: 3, Receivers: 2, Keys: 1, CertificateLife: s.life, Old: old, Early: s.early},
 						Script: func(ctx context.Context, c *Cluster) {
 							s.run(&script{t, c, ctx})
 							ended = true
@@ -80,6 +82,20 @@ func (s *script) renewals() {
 		require.Equal(s, 3, s.certified())
 	}
 	require.InDelta(s, 3*20, s.authority.Issuances(), 6)
+}
+
+func (s *script) earlyRenewals() {
+	for range 25 * 60 {
+		s.pass(time.Second)
+		for _, p := range s.proxies {
+			served, err := p.tls.keeper.Current()
+			if err != nil {
+				continue // the first one is not there yet
+			}
+			require.Less(s, s.authority.Overdue(p.node, served), 30*time.Second)
+		}
+	}
+	require.Greater(s, s.authority.Issuances(), 3*3, "more than two thirds of their lives explain")
 }
 
 func (s *script) restartProxies() {

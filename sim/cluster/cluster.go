@@ -59,6 +59,7 @@ type Shape struct {
 
 	CertificateLife time.Duration // 0: 15 minutes
 	Old             bool          // controllers and DNS receivers know one challenge at a time, as 0.5.x
+	Early           bool          // the authority wants most certificates to be renewed early
 }
 
 // Draw draws a run's shape and weather from its seed.
@@ -73,6 +74,7 @@ func Draw(seed uint64, storm time.Duration) Options {
 			Clients: 2 + r.IntN(5), Keys: 3 + r.IntN(10), Limited: world.NewStream(seed, "limited").Chance(0.5),
 			Receivers:       1 + world.NewStream(seed, "receivers").IntN(2),
 			CertificateLife: lives[certificates.IntN(len(lives))], Old: certificates.Chance(0.4),
+			Early: world.NewStream(seed, "early renewals").Chance(0.5),
 		},
 		Weather: fault.Draw(world.NewStream(seed, "weather")),
 	}

@@ -14,8 +14,8 @@ import (
 // Inspector is told what the authority and the proxies' disks see.
 type Inspector interface {
 	// Ordered is called when a proxy begins an order, with what it keeps on disk
-	// (nil: nothing).
-	Ordered(proxy string, kept *port.Certificate)
+	// (nil: nothing) and from when on it was told to renew that (zero: it was not).
+	Ordered(proxy string, kept *port.Certificate, suggested time.Time)
 	// Unseen is called when the authority was shown a challenge that is not there
 	// although nothing but another proxy can have taken it away.
 	Unseen(proxy, value string)
@@ -26,8 +26,9 @@ type Inspector interface {
 }
 
 // Authority is a certificate authority: slow, down, refusing, limiting how often
-// it is asked, and losing answers after it has issued, as the weather will. It
-// looks challenges up by way of the DNS receivers, and goes by the true time.
+// it is asked, and losing answers after it has issued, as the weather will. It may
+// want certificates to be renewed early. It looks challenges up by way of the DNS
+// receivers, and goes by the true time.
 type Authority struct {
 	env       *Env
 	rnd       *world.Rand
@@ -40,13 +41,25 @@ type Authority struct {
 	downUntil time.Time // true time
 	issued    int
 	left      map[string]time.Time // until when each incarnation is to leave it alone, in true time
+
+	renewals *world.Rand
+	early    bool                // it has renewal information
+	windows  map[string]*renewal // by the certificate's chain
 }
 
-// NewAuthority makes one whose certificates live that long. Needs the lock.
-func NewAuthority(env *Env, db *Database, resolver *Resolver, cluster string, life time.Duration, oneValue bool, see Inspector) *Authority {
+// renewal is when a certificate is to be renewed, and who was told so, when.
+type renewal struct {
+	port.Suggestion
+	told map[string]time.Time // by incarnation, in true time
+}
+
+// NewAuthority makes one whose certificates live that long; early says whether it
+// wants most of them to be renewed before two thirds of that. Needs the lock.
+func NewAuthority(env *Env, db *Database, resolver *Resolver, cluster string, life time.Duration, oneValue, early bool, see Inspector) *Authority {
 	return &Authority{
 		env: env, rnd: env.Stream("authority"), db: db, resolver: resolver, cluster: cluster, life: life, one: oneValue, see: see,
-		left: map[string]time.Time{},
+		left:     map[string]time.Time{},
+		renewals: env.Stream("renewals"), early: early, windows: map[string]*renewal{},
 	}
 }
 
@@ -149,7 +162,7 @@ func (i *issuer) begin() error {
 		if told := a.left[i.incarnation()]; now.Before(told) {
 			a.see.Hasty(i.node.Name(), told.Sub(now))
 		}
-		a.see.Ordered(i.node.Name(), i.disk.certificate)
+		a.see.Ordered(i.node.Name(), i.disk.certificate, a.suggested(i.disk.certificate))
 	}
 	if a.rnd.Chance(a.env.Weather.AuthorityLimits) {
 		wait := a.rnd.Between(time.Second, 10*time.Minute)
@@ -190,7 +203,9 @@ const unspoiled = 5 * time.Minute
 
 // validate looks for a value in what was found. It may do so when the process that
 // ordered has died or given the order up: then whatever the proxy has set since may
-// be in front of the value, and a receiver that tells one value tells that.
+// be in front of the value, and a receiver that tells one value tells that. The same
+// goes for an earlier value of the proxy that comes late, by a call that had been
+// given up.
 func (i *issuer) validate(ctx context.Context, value string, shown time.Time, found []string, failed error) error {
 	a := i.a
 	if failed != nil {
@@ -199,11 +214,9 @@ func (i *issuer) validate(ctx context.Context, value string, shown time.Time, fo
 	if len(found) > 0 && (found[0] == value || !a.one && slices.Contains(found, value)) {
 		return nil
 	}
-	// A call of the store that comes late may put an earlier value of the proxy
-	// itself in front of it, which a receiver that tells one value tells.
-	hidden := a.one && slices.Contains(found, value) && strings.HasPrefix(found[0], i.node.Name()+"-")
-	waited := i.node.Alive() && ctx.Err() == nil
-	if waited && !hidden && a.env.Now().Sub(shown) < unspoiled && !a.db.released[i.node.Name()].After(shown) {
+	overtaken := a.one && len(found) > 0 && a.db.late[found[0]] && strings.HasPrefix(found[0], i.node.Name()+"-")
+	waited := i.node.Alive() && ctx.Err() == nil && !overtaken
+	if waited && a.env.Now().Sub(shown) < unspoiled && !a.db.released[i.node.Name()].After(shown) {
 		a.see.Unseen(i.node.Name(), value)
 	}
 	return fmt.Errorf("%w: the challenge is not there", port.ErrRefused)
@@ -220,6 +233,7 @@ func (i *issuer) finish(ctx context.Context, o port.Order) (port.Certificate, er
 		c.Chain = fmt.Append(nil, "certificate ", a.issued, " of ", i.node.Name())
 		c.NotBefore = a.env.Now().Truncate(time.Second)
 		c.NotAfter = c.NotBefore.Add(a.life)
+		a.window(c)
 		a.env.Tell("authority", "issues certificate %d to %s", a.issued, i.node.Name())
 		if a.rnd.Chance(a.env.Weather.AuthorityLies) {
 			return fmt.Errorf("issue: %w: the answer is lost", port.ErrAuthorityAway)
@@ -237,11 +251,61 @@ func (i *issuer) finish(ctx context.Context, o port.Order) (port.Certificate, er
 const keyMark = "hush-hush " // what sim/cluster looks for
 
 // Suggest implements port.Issuer.
-func (i *issuer) Suggest(ctx context.Context, _ port.Certificate) (port.Suggestion, error) {
-	if err := i.call(ctx, "suggest", func() error { return nil }); err != nil {
-		return port.Suggestion{}, err
+func (i *issuer) Suggest(ctx context.Context, c port.Certificate) (s port.Suggestion, err error) {
+	err = i.call(ctx, "suggest", func() error {
+		w := i.a.windows[string(c.Chain)]
+		if w == nil {
+			return port.ErrNoSuggestion
+		}
+		if _, again := w.told[i.incarnation()]; !again {
+			w.told[i.incarnation()] = i.a.env.Now()
+		}
+		s = w.Suggestion
+		return nil
+	})
+	return s, err
+}
+
+// window draws when a certificate is to be renewed: some time before two thirds of
+// its life, and for some not at all.
+func (a *Authority) window(c port.Certificate) {
+	if !a.early || a.renewals.Chance(0.3) {
+		return
 	}
-	return port.Suggestion{}, port.ErrNoSuggestion
+	start := c.NotBefore.Add(a.renewals.Between(a.life/4, a.life/3))
+	a.windows[string(c.Chain)] = &renewal{
+		Suggestion: port.Suggestion{Start: start, End: start.Add(a.renewals.Between(0, a.life/20)), AskAgain: a.life / 5},
+		told:       map[string]time.Time{},
+	}
+}
+
+// suggested is from when on a proxy was told to renew a certificate; zero: nobody
+// was. Needs the lock.
+func (a *Authority) suggested(c *port.Certificate) time.Time {
+	if c == nil {
+		return time.Time{}
+	}
+	if w := a.windows[string(c.Chain)]; w != nil && len(w.told) > 0 {
+		return w.Start
+	}
+	return time.Time{}
+}
+
+// Overdue is for how long a process serves a certificate that it could have
+// renewed as it was told to. Needs the lock.
+func (a *Authority) Overdue(node world.Node, served port.Certificate) time.Duration {
+	i := issuer{node: node}
+	w := a.windows[string(served.Chain)]
+	if w == nil || w.told[i.incarnation()].IsZero() {
+		return 0
+	}
+	since := w.told[i.incarnation()]
+	for _, t := range []time.Time{w.End, a.left[i.incarnation()]} {
+		if t.After(since) {
+			since = t
+		}
+	}
+	return a.env.Now().Sub(since)
 }
 
 // CertDisk is what a proxy keeps through crashes.

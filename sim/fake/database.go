@@ -30,6 +30,7 @@ type Database struct {
 	failovers int
 	renewed   map[string]time.Time // when each backend's lease was renewed last
 	released  map[string]time.Time // when each proxy gave its challenges up last, in true time
+	late      map[string]bool      // challenges that were added by a call that had been given up
 	proxies   map[port.NodeID]string
 }
 
@@ -40,7 +41,7 @@ func (d *Database) Renewed(backendID string) time.Time { return d.renewed[backen
 // NewDatabase makes an empty database.
 func NewDatabase(env *Env, clock world.Clockwork) *Database {
 	return &Database{
-		renewed: map[string]time.Time{}, released: map[string]time.Time{}, proxies: map[port.NodeID]string{}, env: env, rnd: env.Stream("database"), ledger: ledger.New(),
+		renewed: map[string]time.Time{}, released: map[string]time.Time{}, late: map[string]bool{}, proxies: map[port.NodeID]string{}, env: env, rnd: env.Stream("database"), ledger: ledger.New(),
 		clock: newStoreClock(clock, env.Now()),
 	}
 }

@@ -169,7 +169,7 @@ func TestCertStore(t *testing.T) {
 	porttest.CertStore(t, func(t *testing.T) (port.CertStore, func() port.CertStore) {
 		env := newEnv(t)
 		env.Lock()
-		a := NewAuthority(env, NewDatabase(env, world.Clockwork{}), nil, "c", time.Minute, false, nil)
+		a := NewAuthority(env, NewDatabase(env, world.Clockwork{}), nil, "c", time.Minute, false, false, nil)
 		env.Unlock()
 		disk := &CertDisk{}
 		open := func() port.CertStore { return a.CertStore(env.node("px-1"), disk) }

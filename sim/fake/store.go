@@ -206,6 +206,9 @@ func (s *Store) ReleaseCertificate(ctx context.Context, cluster string, proxy po
 func (s *Store) AddChallenge(ctx context.Context, cluster string, proxy port.NodeID, value string, life time.Duration) error {
 	return s.run(ctx, "add challenge", func(l *ledger.Ledger, now time.Time) error {
 		l.AddChallenge(now, cluster, proxy, value, life)
+		if ctx.Err() != nil {
+			s.db.late[value] = true
+		}
 		return nil
 	})
 }
