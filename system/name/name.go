@@ -36,12 +36,22 @@ const alphabet = "abcdefghijklmnopqrstuvwxyz0123456789"
 // Uint64 is a source of random numbers.
 type Uint64 interface{ Uint64() uint64 }
 
-// New makes a name up.
+// perDraw is how many characters one random number gives. 36^7 is so much less
+// than 2^64 that none of them is noticeably more frequent than another.
+const perDraw = 7
+
+// New makes a name up. A drawn number gives several characters, as a good source
+// takes its time.
 func New(kind Kind, rnd Uint64) string {
 	b := make([]byte, 0, len(kind)+madeUpLen)
 	b = append(b, kind...)
-	for range madeUpLen {
-		b = append(b, alphabet[rnd.Uint64()%uint64(len(alphabet))])
+	var left uint64
+	for i := range madeUpLen {
+		if i%perDraw == 0 {
+			left = rnd.Uint64()
+		}
+		b = append(b, alphabet[left%uint64(len(alphabet))])
+		left /= uint64(len(alphabet))
 	}
 	return string(b)
 }
