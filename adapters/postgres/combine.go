@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -98,6 +99,9 @@ func (c *combiner[I, O]) leave() {
 // work does batches until nothing waits.
 func (c *combiner[I, O]) work() {
 	for {
+		// Those that were just answered, or want the same as who comes first, may
+		// ask now: a batch of one costs as much as the next one of thirty.
+		runtime.Gosched()
 		c.pause()
 		batch := c.take()
 		if batch == nil {
