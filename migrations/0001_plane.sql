@@ -311,7 +311,10 @@ create table plane.token (
 	secret text not null,
 	username text,
 	data json,
-	expires timestamptz
+	expires timestamptz,
+	cluster text,
+	subdomain text,
+	status smallint
 ) with (autovacuum_vacuum_insert_scale_factor = 0.2);
 comment on table plane.token is 'Tokens that lead to backends. Those of a backend that has ended lead nowhere, since it is not in plane.backend any more; they are deleted when they expire.';
 comment on column plane.token.token is 'The SHA-256 digest of the token. Who reads the table, a backup of it, or what the server writes to its log about a row that is there already, can go nowhere with it.';
@@ -321,6 +324,9 @@ comment on column plane.token.secret is 'What the backend is shown with each req
 comment on column plane.token.username is 'Whose it is; null: nobody''s.';
 comment on column plane.token.data is 'What the backend is told of the user, byte for byte as it was given. A secret.';
 comment on column plane.token.expires is 'From when on it leads nowhere; null: a static token, which lasts as long as its backend.';
+comment on column plane.token.cluster is 'Of its backend. This and the two below are set by connects to keys that are held, and for them: a plain insert can return nothing but what is in the row.';
+comment on column plane.token.subdomain is 'Of its backend.';
+comment on column plane.token.status is 'Of its backend, as it was then.';
 create index token_expiry on plane.token (expires) where expires is not null;
 comment on index plane.token_expiry is 'Cleanup takes the expired. New entries go to its end, so it costs little to keep.';
 

@@ -42,6 +42,9 @@ func (s *Store) Connect(ctx context.Context, p port.ConnectParams) (port.Connect
 	if n := len(p.Key.Namespace) + len(p.Key.Name); n > maxKey {
 		return port.Connected{}, fmt.Errorf("connect: the key's namespace and name have %d bytes, of %d that they may have", n, maxKey)
 	}
+	if c, ok, err := s.join(ctx, p); ok || err != nil {
+		return c, err
+	}
 	var a connectAnswer
 	for n := range attempts {
 		ask := s.connects.do
@@ -60,6 +63,7 @@ func (s *Store) Connect(ctx context.Context, p port.ConnectParams) (port.Connect
 	}
 	switch a.outcome {
 	case "ok":
+		s.remember(p, *a.staticToken == "")
 		return a.connected(p), nil
 	case "unheld":
 		return port.Connected{}, fmt.Errorf("key %q: %w", p.Key.Name, port.ErrKeyUnheld)

@@ -24,6 +24,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"plane/migrations"
+	"plane/system/recent"
 )
 
 // Store implements port.Store on a PostgreSQL database. Make one with Open.
@@ -32,8 +33,9 @@ type Store struct {
 	pool      *pgxpool.Pool
 	announcer *announcer
 	follow    *failover
-	quiet     time.Duration // see Listener
-	deaf      bool          // what listens does so through a pooler
+	quiet     time.Duration       // see Listener
+	deaf      bool                // what listens does so through a pooler
+	held      *recent.Table[bool] // by key: whether it could be joined lately
 	combiners
 }
 
@@ -88,7 +90,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	follow.resets(pool.Reset)
 	s := &Store{
 		cfg: cfg, pool: pool, announcer: newAnnouncer(pool, cfg.log()), follow: follow, quiet: quietTime,
-		deaf: behindPooler && cfg.listenURL() == cfg.URL,
+		deaf: behindPooler && cfg.listenURL() == cfg.URL, held: recent.New[bool](mostHeld, heldAge),
 	}
 	s.combine()
 	return s, nil

@@ -24,6 +24,7 @@ const gatherRenewals = 500 * time.Millisecond
 
 // combiners gather what many tasks ask for at the same time.
 type combiners struct {
+	joins    combiner[port.ConnectParams, joined]
 	connects combiner[port.ConnectParams, connectAnswer]
 	states   combiner[port.StateReport, port.RecordOutcome]
 	renewals combiner[port.Renewal, bool]
@@ -32,6 +33,7 @@ type combiners struct {
 }
 
 func (s *Store) combine() {
+	s.joins.run, s.joins.workers, s.joins.most = s.joinAll, connectWorkers, connectBatch
 	s.connects.run, s.connects.workers, s.connects.most = s.connectAll, connectWorkers, connectBatch
 	s.states.run, s.states.workers, s.states.most = s.recordAll, otherWorkers, otherBatch
 	s.renewals.run, s.renewals.workers, s.renewals.most = s.renewAll, otherWorkers, otherBatch

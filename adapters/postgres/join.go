@@ -1,0 +1,122 @@
+package postgres
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"plane/system/backend"
+	"plane/system/port"
+)
+
+// How many keys that were held lately are remembered, and for how long.
+const (
+	mostHeld = 10_000
+	heldAge  = 10 * time.Minute
+)
+
+// joined is a row of a join: the backend that holds a key. The zero value: the
+// key cannot be joined like this, and a connect has to look closer.
+type joined struct {
+	backend, cluster, subdomain string
+	status                      int16
+}
+
+// join connects to a key that was held lately. Most connects are to such keys,
+// and all that they need is a token: one plain statement, at half of the server's
+// cost of one that may have to spawn. ok is false when the key is free by now, or
+// held in another way, and nothing has been done.
+func (s *Store) join(ctx context.Context, p port.ConnectParams) (c port.Connected, ok bool, err error) {
+	if held, known := s.held.Get(heldName(p), time.Now()); !known || !held.Value {
+		return c, false, nil
+	}
+	rows, err := s.joins.do(ctx, []port.ConnectParams{p})
+	switch {
+	case code(err) == codeUnique: // the token is there: this is a late try
+		return c, false, nil
+	case err != nil:
+		return c, false, failed(ctx, "connect", err)
+	}
+	j := rows[0]
+	s.remember(p, j != joined{})
+	return port.Connected{BackendID: j.backend, Status: backend.Status(j.status), Cluster: j.cluster, Subdomain: j.subdomain}, j != joined{}, nil
+}
+
+// remember notes whether a key could be joined now.
+func (s *Store) remember(p port.ConnectParams, held bool) { s.held.Put(heldName(p), held, time.Now()) }
+
+func heldName(p port.ConnectParams) string { return p.Key.Namespace + "\x00" + p.Key.Name }
+
+const joinSQL = `
+	insert into plane.token (token, backend, seq, secret, username, data, expires, cluster, subdomain, status)
+	select i.token, b.id, nextval('plane.seq'), i.secret, i.username, i.data::json, c.now + plane.us(i.life), b.cluster, b.subdomain, b.status
+	from (select plane.shows(k.last, k.behind) as now from plane.clock k where k.one) c
+	cross join unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::text[])
+		as i (namespace, name, tag, token, secret, username, data, life, wish)
+	join plane.backend b on b.namespace = i.namespace and b.name = i.name and b.holds
+	where b.lease_end > c.now and b.tag = i.tag and b.status < 60 and b.static_token = '' and b.id is distinct from i.wish
+	returning token, backend, cluster, subdomain, status`
+
+const joinOneSQL = `
+	insert into plane.token (token, backend, seq, secret, username, data, expires, cluster, subdomain, status)
+	select $4::bytea, b.id, nextval('plane.seq'), $5::text, $6::text, $7::json, c.now + plane.us($8::bigint), b.cluster, b.subdomain, b.status
+	from (select plane.shows(k.last, k.behind) as now from plane.clock k where k.one) c
+	cross join plane.backend b
+	where b.namespace = $1::text and b.name = $2::text and b.holds
+		and b.lease_end > c.now and b.tag = $3::text and b.status < 60 and b.static_token = '' and b.id is distinct from $9::text
+	returning token, backend, cluster, subdomain, status`
+
+// joinAll does many joins in one transaction. The rows come in any order, each
+// with its token.
+func (s *Store) joinAll(ctx context.Context, items []port.ConnectParams) ([]joined, error) {
+	sql, parameters := joinSQL, joinColumns(items)
+	if len(items) == 1 {
+		sql, parameters = joinOneSQL, joinParameters(items[0])
+	}
+	rows, err := s.pool.Query(ctx, sql, parameters...)
+	if err != nil {
+		return nil, err
+	}
+	places := make(map[string]int, len(items))
+	for i, p := range items {
+		places[string(digest(p.Token))] = i
+	}
+	all := make([]joined, len(items))
+	var token []byte
+	var j joined
+	_, err = pgx.ForEachRow(rows, []any{&token, &j.backend, &j.cluster, &j.subdomain, &j.status}, func() error {
+		all[places[string(token)]] = j
+		return nil
+	})
+	return all, err
+}
+
+func joinParameters(p port.ConnectParams) []any {
+	return []any{
+		text(p.Key.Namespace), text(p.Key.Name), text(p.Key.Tag), digest(p.Token), text(p.SecretToken),
+		optional(p.User), raw(p.UserData), p.TokenLife.Microseconds(), wish(p),
+	}
+}
+
+func joinColumns(items []port.ConnectParams) []any {
+	return []any{
+		column(items, func(p port.ConnectParams) string { return text(p.Key.Namespace) }),
+		column(items, func(p port.ConnectParams) string { return text(p.Key.Name) }),
+		column(items, func(p port.ConnectParams) string { return text(p.Key.Tag) }),
+		column(items, func(p port.ConnectParams) []byte { return digest(p.Token) }),
+		column(items, func(p port.ConnectParams) string { return text(p.SecretToken) }),
+		column(items, func(p port.ConnectParams) *string { return optional(p.User) }),
+		column(items, func(p port.ConnectParams) *string { return raw(p.UserData) }),
+		column(items, func(p port.ConnectParams) int64 { return p.TokenLife.Microseconds() }),
+		column(items, wish),
+	}
+}
+
+// wish is the name that a new backend would have; nil: none is to be made.
+func wish(p port.ConnectParams) *string {
+	if p.Spawn == nil {
+		return nil
+	}
+	return &p.Spawn.BackendID
+}
