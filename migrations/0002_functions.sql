@@ -15,7 +15,13 @@ create function plane.token_lock(p_backend text) returns bigint
 	language sql immutable strict
 	return hashtextextended(p_backend, 1);
 comment on function plane.token_lock(text) is
-	'The advisory lock of a backend''s tokens: exclusive for who revokes, shared by those who begin the life of one anew. Who makes a new one needs none: it has its number in plane.seq before the revocation''s or after.';
+	'The advisory lock of a backend''s tokens: exclusive for who revokes, shared by those who make one for a backend that others know.';
+
+create function plane.number(p_backend text) returns bigint
+	language sql volatile
+	return case when pg_advisory_xact_lock_shared(plane.token_lock(p_backend)) is not null then nextval('plane.seq') end;
+comment on function plane.number(text) is
+	'The number of a new token. A revocation counts from its commit on, and voids the tokens with smaller numbers: so none may have a greater one, and be seen, before that commit.';
 
 create function plane.digest(p_token text) returns bytea
 	language sql immutable strict
@@ -103,7 +109,7 @@ create function plane.issue(p_token bytea, p_backend text, p_secret text, p_user
 as $$
 begin
 	insert into plane.token (token, backend, seq, secret, username, data, expires)
-	values (p_token, p_backend, nextval('plane.seq'), p_secret, p_username, p_data::json, p_expires)
+	values (p_token, p_backend, plane.number(p_backend), p_secret, p_username, p_data::json, p_expires)
 	on conflict do nothing;
 	if found then
 		return;
@@ -111,7 +117,7 @@ begin
 	-- A revocation that is being made is waited for, and then seen.
 	perform pg_advisory_xact_lock_shared(plane.token_lock(t.backend)) from plane.token t where t.token = p_token;
 	update plane.token t
-	set backend = p_backend, seq = nextval('plane.seq'), secret = p_secret, username = p_username, data = p_data::json, expires = p_expires
+	set backend = p_backend, seq = plane.number(p_backend), secret = p_secret, username = p_username, data = p_data::json, expires = p_expires
 	where t.token = p_token and (
 		not exists (select from plane.revocation r where r.backend = t.backend and r.username = t.username and r.id > t.seq)
 		or not exists (select from plane.backend b where b.id = t.backend));
@@ -202,7 +208,7 @@ begin
 		where b.lease_end > c.now and b.tag = i.tag and b.status < 60 and (b.static_token = '' or not i.refuse_static)
 	), given as (
 		insert into plane.token (token, backend, seq, secret, username, data, expires)
-		select h.token, h.id, nextval('plane.seq'), h.secret, h.username, h.data::json, h.now + plane.us(h.life)
+		select h.token, h.id, plane.number(h.id), h.secret, h.username, h.data::json, h.now + plane.us(h.life)
 		from held h where h.static_token = '' and h.token is not null
 	)
 	select array_agg(row(h.n, 'ok', h.id, h.status, h.cluster, h.subdomain, h.static_token, h.drone, h.drone_name)::plane.answer)
@@ -1226,7 +1232,7 @@ end
 $$;
 comment on function plane.lock_certificate(text) is 'Has one transaction at a time work on a cluster''s challenges, and returns the time.';
 
-create function plane.lease_certificate(p_cluster text, p_proxy bigint, p_term bigint) returns boolean
+create function plane.lease_certificate(p_cluster text, p_proxy bigint, p_term bigint, p_lately bigint) returns boolean
 	language plpgsql volatile
 	set plan_cache_mode to force_generic_plan set enable_seqscan to off set jit to off
 as $$
@@ -1235,12 +1241,13 @@ declare
 begin
 	insert into plane.certificate as c (cluster, proxy, until) values (p_cluster, p_proxy, v_now + plane.us(p_term))
 	on conflict (cluster) do update
-	set proxy = excluded.proxy, until = case when c.until > v_now then greatest(c.until, excluded.until) else excluded.until end
-	where c.proxy = excluded.proxy or c.until <= v_now;
+	set proxy = excluded.proxy, until = case when c.proxy = excluded.proxy and c.until > v_now then greatest(c.until, excluded.until) else excluded.until end
+	where c.proxy = excluded.proxy or c.until <= v_now
+		or exists (select from plane.node n where n.id = c.proxy and not n.connected and v_now - n.seen > plane.us(p_lately));
 	return found;
 end
 $$;
-comment on function plane.lease_certificate(text, bigint, bigint) is 'ChallengeStore.LeaseCertificate.';
+comment on function plane.lease_certificate(text, bigint, bigint, bigint) is 'ChallengeStore.LeaseCertificate. A proxy that is connected nowhere, and was not heard from for p_lately, holds nothing any more.';
 
 create function plane.release_certificate(p_cluster text, p_proxy bigint) returns void
 	language plpgsql volatile

@@ -14,7 +14,8 @@ var _ port.ChallengeStore = (*Store)(nil)
 // LeaseCertificate implements port.ChallengeStore.
 func (s *Store) LeaseCertificate(ctx context.Context, cluster string, proxy port.NodeID, term time.Duration) (bool, error) {
 	var leased bool
-	err := s.pool.QueryRow(ctx, "select plane.lease_certificate($1::text, $2::bigint, $3::bigint)", text(cluster), int64(proxy), term.Microseconds()).Scan(&leased)
+	err := s.pool.QueryRow(ctx, "select plane.lease_certificate($1::text, $2::bigint, $3::bigint, $4::bigint)",
+		text(cluster), int64(proxy), term.Microseconds(), lately.Microseconds()).Scan(&leased)
 	return leased, failed(ctx, "lease the certificate of "+cluster, err)
 }
 

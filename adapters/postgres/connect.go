@@ -169,7 +169,7 @@ const (
 		where b.namespace = $1::text and b.name = $2::text and b.holds
 	), given as (
 		insert into plane.token (token, backend, seq, secret, username, data, expires)
-		select $4::bytea, h.id, nextval('plane.seq'), $5::text, $6::text, $7::json, h.now + plane.us($8::bigint)
+		select $4::bytea, h.id, plane.number(h.id), $5::text, $6::text, $7::json, h.now + plane.us($8::bigint)
 		from held h where h.good
 	)
 	select coalesce(

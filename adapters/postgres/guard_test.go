@@ -238,6 +238,44 @@ func TestALateTryWaitsForARevocation(t *testing.T) {
 	require.ErrorIs(t, err, port.ErrNotFound)
 }
 
+// G8: a revocation counts from its commit on. A connect that is answered before
+// has a token that is void then, and one that finds it being made waits, so that
+// its token is good: none is told from another by when its number was drawn.
+func TestAConnectWaitsForARevocation(t *testing.T) {
+	for name, joins := range map[string]int{"the first to a key": 0, "to a key that was held lately": 1} {
+		t.Run(name, func(t *testing.T) {
+			d := open(t)
+			d.drone("dr-1")
+			_, err := d.Connect(t.Context(), spawning("k", "b"))
+			require.NoError(t, err)
+			s := d.controllers(2)[1]
+			user := "ann"
+			p := spawning("k", "other")
+			p.User = &user
+			for i := range joins {
+				p.Token = fmt.Sprint("early ", i)
+				_, err := s.Connect(t.Context(), p)
+				require.NoError(t, err)
+			}
+			release := d.hold("select plane.revoke('b', 'ann')")
+			p.Token = "late"
+			done := make(chan error, 1)
+			go func() {
+				_, err := s.Connect(t.Context(), p)
+				done <- err
+			}()
+			d.blocked()
+			require.Empty(t, done)
+			release()
+			require.NoError(t, <-done)
+			_, err = s.RouteToken(t.Context(), "late")
+			require.NoError(t, err)
+			_, err = s.RouteToken(t.Context(), "early 0")
+			require.ErrorIs(t, err, port.ErrNotFound)
+		})
+	}
+}
+
 // A burst from three controllers never overbooks a drone.
 func TestNoDroneIsOverbooked(t *testing.T) {
 	d := open(t)

@@ -2,6 +2,8 @@ package postgres
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -46,11 +48,13 @@ func (s *Store) join(ctx context.Context, p port.ConnectParams) (c port.Connecte
 // remember notes whether a key could be joined now.
 func (s *Store) remember(p port.ConnectParams, held bool) { s.held.Put(heldName(p), held, time.Now()) }
 
+func byKey(a, b port.ConnectParams) int { return strings.Compare(heldName(a), heldName(b)) }
+
 func heldName(p port.ConnectParams) string { return p.Key.Namespace + "\x00" + p.Key.Name }
 
 const joinSQL = `
 	insert into plane.token (token, backend, seq, secret, username, data, expires, cluster, subdomain, status)
-	select i.token, b.id, nextval('plane.seq'), i.secret, i.username, i.data::json, c.now + plane.us(i.life), b.cluster, b.subdomain, b.status
+	select i.token, b.id, plane.number(b.id), i.secret, i.username, i.data::json, c.now + plane.us(i.life), b.cluster, b.subdomain, b.status
 	from (select plane.shows(k.last, k.behind) as now from plane.clock k where k.one) c
 	cross join unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::text[])
 		as i (namespace, name, tag, token, secret, username, data, life, wish)
@@ -60,21 +64,18 @@ const joinSQL = `
 
 const joinOneSQL = `
 	insert into plane.token (token, backend, seq, secret, username, data, expires, cluster, subdomain, status)
-	select $4::bytea, b.id, nextval('plane.seq'), $5::text, $6::text, $7::json, c.now + plane.us($8::bigint), b.cluster, b.subdomain, b.status
+	select $4::bytea, b.id, plane.number(b.id), $5::text, $6::text, $7::json, c.now + plane.us($8::bigint), b.cluster, b.subdomain, b.status
 	from (select plane.shows(k.last, k.behind) as now from plane.clock k where k.one) c
 	cross join plane.backend b
 	where b.namespace = $1::text and b.name = $2::text and b.holds
 		and b.lease_end > c.now and b.tag = $3::text and b.status < 60 and b.static_token = '' and b.id is distinct from $9::text
 	returning token, backend, cluster, subdomain, status`
 
-// joinAll does many joins in one transaction. The rows come in any order, each
-// with its token.
+// joinAll does many joins in one transaction, in order of their keys: so no two
+// of these wait for each other where tokens are being revoked. The rows come in
+// any order, each with its token.
 func (s *Store) joinAll(ctx context.Context, items []port.ConnectParams) ([]joined, error) {
-	sql, parameters := joinSQL, joinColumns(items)
-	if len(items) == 1 {
-		sql, parameters = joinOneSQL, joinParameters(items[0])
-	}
-	rows, err := s.pool.Query(ctx, sql, parameters...)
+	rows, err := s.askJoin(ctx, items)
 	if err != nil {
 		return nil, err
 	}
@@ -90,6 +91,13 @@ func (s *Store) joinAll(ctx context.Context, items []port.ConnectParams) ([]join
 		return nil
 	})
 	return all, err
+}
+
+func (s *Store) askJoin(ctx context.Context, items []port.ConnectParams) (pgx.Rows, error) {
+	if len(items) == 1 {
+		return s.pool.Query(ctx, joinOneSQL, joinParameters(items[0])...)
+	}
+	return s.pool.Query(ctx, joinSQL, joinColumns(slices.SortedFunc(slices.Values(items), byKey))...)
 }
 
 func joinParameters(p port.ConnectParams) []any {

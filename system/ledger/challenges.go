@@ -28,7 +28,7 @@ type challenge struct {
 // LeaseCertificate implements port.ChallengeStore.
 func (l *Ledger) LeaseCertificate(now time.Time, clusterName string, proxy port.NodeID, term time.Duration) bool {
 	c := l.cluster(clusterName)
-	if now.Before(c.certificate.until) && c.certificate.proxy != proxy {
+	if now.Before(c.certificate.until) && c.certificate.proxy != proxy && !l.isGone(now, c.certificate.proxy) {
 		return false
 	}
 	if !c.certificate.heldBy(proxy, now) {
@@ -36,6 +36,12 @@ func (l *Ledger) LeaseCertificate(now time.Time, clusterName string, proxy port.
 	}
 	c.certificate.until = later(c.certificate.until, now.Add(term))
 	return true
+}
+
+// isGone reports whether a node is connected nowhere, and was not heard from lately.
+func (l *Ledger) isGone(now time.Time, id port.NodeID) bool {
+	n, ok := l.node(id)
+	return ok && !n.connected && now.Sub(n.seen) > lately
 }
 
 // ReleaseCertificate implements port.ChallengeStore.

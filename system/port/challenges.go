@@ -13,8 +13,10 @@ import (
 // store's clock.
 type ChallengeStore interface {
 	// LeaseCertificate gives the proxy the cluster's certificate lease for term,
-	// or extends it (never shortens it); false when another proxy holds it. Proxies of 0.5.x, and DNS
-	// receivers of 0.5.x, which know one value only, need it; ours do without.
+	// or extends it (never shortens it); false when another proxy holds it, which
+	// one does not that is connected nowhere and was not heard from lately
+	// (placement.Lately). Proxies of 0.5.x, and DNS receivers of 0.5.x, which know
+	// one value only, need it; ours do without.
 	LeaseCertificate(ctx context.Context, cluster string, proxy NodeID, term time.Duration) (bool, error)
 	// ReleaseCertificate gives the lease up, if the proxy holds it, and deletes
 	// the proxy's values. Harmless twice.

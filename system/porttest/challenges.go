@@ -204,4 +204,24 @@ var challengeTests = []storeTest{
 		s.pass(4)
 		require.True(s, s.certificate(q, 5))
 	}},
+	{name: "a proxy that is gone for good holds up nobody", run: func(s *store) {
+		p, q := s.proxy("px-1"), s.proxy("px-2")
+		require.True(s, s.certificate(p, 5))
+		s.challenge(p, "base", 1000)
+		s.pass(200)
+		require.False(s, s.certificate(q, 5), "it is silent, and connected")
+		s.disconnect(p, "px-1")
+		require.True(s, s.certificate(q, 5), "it was not heard from for so long")
+		s.pass(1)
+		require.False(s, s.certificate(p, 5))
+		r := s.proxy("px-3")
+		s.release(q)
+		require.True(s, s.certificate(r, 500))
+		s.disconnect(r, "px-3")
+		s.pass(100)
+		require.False(s, s.certificate(q, 5), "it may come back")
+		s.pass(25)
+		require.True(s, s.certificate(q, 5))
+		s.challenges("base")
+	}},
 }
