@@ -13,9 +13,10 @@ import (
 const statesEach = 8
 
 // The past: backends that have ended in the last thirty days, of fifty thousand
-// keys that come again and again, on the drones there are, with every state and
-// the token of one connection each. Names and tokens are spread as made-up ones
-// are. $1 to $2 are their numbers, $3 is how many there will be.
+// keys that come again and again, on the drones there are, with every state. Names
+// are spread as made-up ones are. Of tokens there is no past: every controller
+// deletes those that have expired. $1 to $2 are the backends' numbers, $3 is how
+// many there will be.
 const (
 	pastBackends = `
 		INSERT INTO plane.ended (id, namespace, name, tag, cluster, drone, made_at, ended, history)
@@ -30,12 +31,6 @@ const (
 			row(70, t.at + interval '40 minutes', '', 50, 'hard', 'swept', 137, false, '')::plane.step]
 		FROM generate_series($1::bigint, $2) n,
 			LATERAL (SELECT plane.now() - interval '30 days' + n * interval '29 days' / $3::bigint AS at) t`
-	pastTokens = `
-		INSERT INTO plane.token (token, backend, seq, secret, username, expires)
-		SELECT plane.digest('token ' || n), substr(md5('backend ' || n), 1, 14), 0,
-			replace(encode(sha256(('secret ' || n)::bytea), 'base64'), '=', ''), 'user-' || n % 100000,
-			plane.now() - interval '30 days' + n * interval '29 days' / $3::bigint
-		FROM generate_series($1::bigint, $2) n`
 	pastBatch = 50_000
 )
 
@@ -64,7 +59,7 @@ func (b *benchmark) withHistory(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("\nWith %d terminated backends, %d old states and as many tokens as backends in the tables, and without; medians of %d rounds of %v each, in turn on one server.\n",
+	fmt.Printf("\nWith %d terminated backends and their %d old states in the tables, and without; medians of %d rounds of %v each, in turn on one server.\n",
 		b.history, b.history*statesEach, b.load.rounds, b.load.cell)
 	pasts(os.Stdout, medians[long.name()], medians[empty.name()])
 	return nil
@@ -79,10 +74,8 @@ func (b *benchmark) fillPast(ctx context.Context, o *ours) error {
 	defer conn.Close(context.WithoutCancel(ctx))
 	for from := 1; from <= b.history; from += pastBatch {
 		to := min(from+pastBatch-1, b.history)
-		for _, statement := range []string{pastBackends, pastTokens} {
-			if _, err := conn.Exec(ctx, statement, from, to, b.history); err != nil {
-				return err
-			}
+		if _, err := conn.Exec(ctx, pastBackends, from, to, b.history); err != nil {
+			return err
 		}
 	}
 	return nil
