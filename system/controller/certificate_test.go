@@ -96,13 +96,14 @@ func TestALeaseEndsWithItsProxysInterest(t *testing.T) {
 	for name, c := range map[string]struct {
 		leave func(p *peer)
 		after time.Duration
+		shown []string // of its values then
 	}{
-		"silent about it": {func(*peer) {}, 12 * time.Minute},
-		"gone":            {func(p *peer) { (*conn)(p).Close("") }, time.Minute + time.Second},
-		"gone, and had set a value": {func(p *peer) {
+		"silent about it": {func(*peer) {}, 12 * time.Minute, nil},
+		"gone":            {func(p *peer) { (*conn)(p).Close("") }, time.Minute + time.Second, nil},
+		"gone, and had set a value: it may come back": {func(p *peer) {
 			p.sets("v")
 			(*conn)(p).Close("")
-		}, 10*time.Minute + time.Second},
+		}, 2*time.Minute + time.Second, []string{"v"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, everyHint, func(r *rig) {
@@ -113,7 +114,7 @@ func TestALeaseEndsWithItsProxysInterest(t *testing.T) {
 				require.False(t, q.leases())
 				pass(c.after / 2)
 				require.True(t, q.leases())
-				r.challenges()
+				r.challenges(c.shown...)
 			})
 		})
 	}
