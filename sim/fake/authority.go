@@ -291,6 +291,13 @@ func (a *Authority) suggested(c *port.Certificate) time.Time {
 	return time.Time{}
 }
 
+// LeftUntil is until when a process is to leave it alone, in true time. Needs the
+// lock.
+func (a *Authority) LeftUntil(node world.Node) time.Time {
+	i := issuer{node: node}
+	return a.left[i.incarnation()]
+}
+
 // Overdue is for how long a process serves a certificate that it could have
 // renewed as it was told to. Needs the lock.
 func (a *Authority) Overdue(node world.Node, served port.Certificate) time.Duration {
@@ -300,7 +307,7 @@ func (a *Authority) Overdue(node world.Node, served port.Certificate) time.Durat
 		return 0
 	}
 	since := w.told[i.incarnation()]
-	for _, t := range []time.Time{w.End, a.left[i.incarnation()]} {
+	for _, t := range []time.Time{w.End, a.LeftUntil(node)} {
 		if t.After(since) {
 			since = t
 		}
