@@ -63,6 +63,15 @@ $$;
 comment on function plane.now() is
 	'What the store''s clock shows. To be called in a statement of its own after row locks are taken: the snapshot of a statement that has waited has an old plane.clock.last, and makes a time that is too early.';
 
+create table plane.turn (
+	one boolean primary key default true check (one),
+	began timestamptz not null
+) with (fillfactor = 10);
+comment on table plane.turn is 'Whose turn it is to look at all backends (plane.due), one row. Controllers come every 5 s each; who finds that a look began less than 4 s ago leaves it at that. Apart from plane.clock, which everything reads. Most of the page is left free, so that a turn writes one row and no index.';
+comment on column plane.turn.one is 'Always true: there is one row.';
+comment on column plane.turn.began is 'When the last complete look began.';
+insert into plane.turn (began) values ('-infinity');
+
 create sequence plane.fencing start 10000000000000;
 comment on sequence plane.fencing is
 	'Fencing tokens. A token is drawn while the key''s lock is held, so each acquisition of a key has a greater one than those before. Neither a crash nor a fail-over takes a committed one back: the server logs a sequence ahead of handing out its values, and that record is flushed, and sent to standbys, before the commit of whatever row has the value. It begins above the tokens of 0.5.x, which were milliseconds since 1970, so that storage that has seen those takes ours for newer.';

@@ -1026,8 +1026,34 @@ $$;
 comment on function plane.forget_uses(bigint, integer) is
 	'Of one proxy that is gone: notes in plane.backend.used what it used, up to p_limit backends, and deletes what it said of them. Nothing else would: proxies make up their names, so few come back. False: there is nothing to do, or others are at it.';
 
+create function plane.take_turn(p_every bigint, p_skip_idle boolean) returns boolean
+	language plpgsql volatile
+	set plan_cache_mode to force_generic_plan set enable_seqscan to off set jit to off
+as $$
+declare
+	v_now timestamptz := plane.now();
+begin
+	if p_skip_idle then
+		return not exists (select from plane.turn t where t.one and t.began > v_now - plane.us(p_every) and t.began < v_now + plane.us(p_every));
+	end if;
+	-- A time far ahead is a mistake, and may not keep everybody from looking.
+	perform from plane.turn t
+	where t.one and not (t.began > v_now - plane.us(p_every) and t.began < v_now + plane.us(p_every))
+	for update skip locked;
+	if not found then
+		return false;
+	end if;
+	perform set_config('synchronous_commit', 'off', true);
+	update plane.turn t set began = v_now where t.one;
+	return true;
+end
+$$;
+comment on function plane.take_turn(bigint, boolean) is
+	'Whether a sweep has to look at all backends: no complete look began within p_every, and nobody else begins one right now. Notes that this one does, unless it leaves out the idle: then a complete one is still wanted. Who need not look writes nothing, and a turn that a crash takes back is taken again; so nobody waits for the disk.';
+
 create function plane.due(
-	p_ids text[], p_drone_lost bigint, p_proxy_gone bigint, p_hard_after bigint, p_lease_grace bigint, p_word_late bigint, p_skip_idle boolean, p_limit integer
+	p_ids text[], p_drone_lost bigint, p_proxy_gone bigint, p_hard_after bigint, p_lease_grace bigint, p_word_late bigint, p_skip_idle boolean, p_limit integer,
+	p_every bigint default 0
 ) returns table (id text, verdict text, message text, used timestamptz)
 	language plpgsql volatile
 	set plan_cache_mode to force_custom_plan set jit to off
@@ -1041,6 +1067,9 @@ declare
 	v_in_use text[];      -- what looks idle by its row, and is not,
 	v_used timestamptz[]; -- and when it was last used
 begin
+	if p_ids is null and p_every > 0 and not plane.take_turn(p_every, p_skip_idle) then
+		return;
+	end if;
 	-- What the rows say by themselves, which most often is that nothing is due.
 	select array_agg(b.id) filter (where not x.idle), bool_or(x.idle) into v_ids, v_looks_idle
 	from plane.backend b
@@ -1098,7 +1127,7 @@ begin
 end
 $$;
 comment on function plane.due is
-	'What a sweep has to do, for the given backends or all that live. verdict: marked, lost, unstarted or lapsed (it counts as terminated, message says why), soft or hard (a termination to ask for), note (it has passed a limit, and its end is under way). Where all were looked at, also used (it looks idle by its row, but proxies say that they used it at that time: for plane.note_uses), ten times as many at most, since these cost little; and, for no backend, gone (plane.forget_uses has to do).';
+	'What a sweep has to do, for the given backends or all that live. verdict: marked, lost, unstarted or lapsed (it counts as terminated, message says why), soft or hard (a termination to ask for), note (it has passed a limit, and its end is under way). Where all were looked at, also used (it looks idle by its row, but proxies say that they used it at that time: for plane.note_uses), ten times as many at most, since these cost little; and, for no backend, gone (plane.forget_uses has to do). With p_every (plane.take_turn) a look at all is left to others who have begun one just now: then there is nothing.';
 
 create function plane.sweep(
 	p_ids text[], p_actions text[], p_drone_lost bigint, p_proxy_gone bigint, p_hard_after bigint, p_lease_grace bigint, p_word_late bigint, p_skip_idle boolean

@@ -14,7 +14,8 @@ import (
 const wordLate = port.HeartbeatEvery + 4*time.Second
 
 // Sweep implements port.Store. Mostly there is nothing to do, which one statement
-// says that only reads. What there is, is looked at again and done in others.
+// says that writes nothing but whose turn it was, and mostly not even that: another
+// controller has looked. What there is, is looked at again and done in others.
 func (s *Store) Sweep(ctx context.Context, p port.SweepParams) (handled int, more bool, err error) {
 	due, err := s.due(ctx, p)
 	if err != nil {
@@ -56,8 +57,8 @@ type due struct {
 
 func (s *Store) due(ctx context.Context, p port.SweepParams) (due, error) {
 	d := due{actions: []string{}}
-	rows, err := s.pool.Query(ctx, "select id, verdict, used from plane.due(null, $1::bigint, $2::bigint, $3::bigint, $4::bigint, $5::bigint, $6::boolean, $7::integer)",
-		p.DroneLost.Microseconds(), p.ProxyGone.Microseconds(), p.HardAfter.Microseconds(), p.LeaseGrace.Microseconds(), wordLate.Microseconds(), p.SkipIdle, p.Limit)
+	rows, err := s.pool.Query(ctx, "select id, verdict, used from plane.due(null, $1::bigint, $2::bigint, $3::bigint, $4::bigint, $5::bigint, $6::boolean, $7::integer, $8::bigint)",
+		p.DroneLost.Microseconds(), p.ProxyGone.Microseconds(), p.HardAfter.Microseconds(), p.LeaseGrace.Microseconds(), wordLate.Microseconds(), p.SkipIdle, p.Limit, p.Every.Microseconds())
 	if err != nil {
 		return d, err
 	}

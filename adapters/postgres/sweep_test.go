@@ -126,6 +126,62 @@ func TestNothingStaysOfProxiesThatAreGone(t *testing.T) {
 	require.Zero(t, d.due())
 }
 
+// turn is what a sweep takes that goes by the looks of others.
+const turn = "select plane.take_turn(4e6::bigint, false)"
+
+func (d *database) takes(sql string) (taken bool) {
+	d.t.Helper()
+	require.NoError(d.t, d.conn.QueryRow(d.t.Context(), sql).Scan(&taken))
+	return taken
+}
+
+// Whoever need not look neither waits nor writes.
+func TestATurnIsTakenByOneAtATimeAndSparingly(t *testing.T) {
+	d := open(t)
+	version := func() int { return d.number("select xmin::text::integer from plane.turn") }
+	before := version()
+	release := d.hold("select from plane.turn for update")
+	require.False(t, d.takes(turn), "another is at it, and is not waited for")
+	release()
+	require.Equal(t, before, version())
+	require.True(t, d.takes("select plane.take_turn(4e6::bigint, true)"), "a look at less")
+	require.Equal(t, before, version(), "is not noted")
+	require.True(t, d.takes(turn))
+	taken := version()
+	require.NotEqual(t, before, taken)
+	require.False(t, d.takes(turn))
+	require.Equal(t, taken, version())
+	d.advance(4 * time.Second)
+	require.True(t, d.takes(turn))
+}
+
+// G4: what must not be, a time that is far ahead, stops no sweep.
+func TestATurnThatIsAheadCountsForNothing(t *testing.T) {
+	d := open(t)
+	d.exec("update plane.turn set began = plane.now() + interval '1 hour'")
+	require.True(t, d.takes(turn))
+	require.False(t, d.takes(turn))
+}
+
+// A look that finds nothing waits for no disk and no standby: what it writes may
+// be lost.
+func TestATurnWaitsForNoDisk(t *testing.T) {
+	for _, c := range []struct {
+		every int
+		want  string
+	}{{4_000_000, "off"}, {0, "on"}} {
+		d := open(t)
+		tx, err := d.conn.Begin(t.Context())
+		require.NoError(t, err)
+		_, err = tx.Exec(t.Context(), "select plane.due(null, 120e6::bigint, 90e6::bigint, 30e6::bigint, 30e6::bigint, 11e6::bigint, false, 100, $1)", c.every)
+		require.NoError(t, err)
+		var commit string
+		require.NoError(t, tx.QueryRow(t.Context(), "show synchronous_commit").Scan(&commit))
+		require.Equal(t, c.want, commit)
+		require.NoError(t, tx.Rollback(t.Context()))
+	}
+}
+
 // expiring makes backends whose leases end in a minute, with nobody to renew them.
 func (d *database) expiring(ids ...string) {
 	d.t.Helper()

@@ -139,8 +139,16 @@ func (s *Store) Drain(ctx context.Context, cluster, drone string) (bool, error) 
 	return query(ctx, s, "drain", func(l *ledger.Ledger, _ time.Time) (bool, error) { return l.Drain(cluster, drone) })
 }
 
-// Sweep implements port.Store.
+// Sweep implements port.Store. Like the real one it takes the turn, where it has
+// to, in a transaction of its own: between the two anything may fail.
 func (s *Store) Sweep(ctx context.Context, p port.SweepParams) (int, bool, error) {
+	if p.Every > 0 {
+		turn, err := query(ctx, s, "turn", func(l *ledger.Ledger, now time.Time) (bool, error) { return l.TakeTurn(now, p), nil })
+		if err != nil || !turn {
+			return 0, false, err
+		}
+		p.Every = 0
+	}
 	type answer struct {
 		handled int
 		more    bool

@@ -28,15 +28,29 @@ func (c *Controller) beat(ctx context.Context) error {
 	})
 }
 
-// sweep ends idle, expired and lost backends. Any number of controllers do so
-// at once.
+// sweep ends idle, expired and lost backends. Each controller does so, and one
+// look at all backends serves them all: a controller leaves its own out where
+// another's began within four fifths of the interval. (Within all of it would be
+// too much. A controller's own last look would then be in the way of its next,
+// wherever that comes a little early by the store's clock.) So, as controllers
+// come at different times, looks are four to five fifths of the interval apart,
+// however many controllers there are. Where one stops, or fails, in the middle of
+// its turn, the next to come after those four fifths finds what it has left.
+//
+// A controller that was told of more goes on at once, whosever turn it is.
 func (c *Controller) sweep(ctx context.Context) error {
 	params := c.cfg.Timing.SweepParams()
 	params.NewActionID = c.newActionID
+	goesOn := false
 	return c.every(ctx, c.cfg.Timing.Sweep, "sweep", func(ctx context.Context) (more bool, err error) {
 		params.SkipIdle = c.storeJustBack()
+		params.Every = c.cfg.Timing.Sweep * 4 / 5
+		if goesOn {
+			params.Every = 0
+		}
 		_, more, err = c.store.Sweep(ctx, params)
-		return more, err
+		goesOn = more && err == nil
+		return goesOn, err
 	})
 }
 

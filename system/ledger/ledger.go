@@ -41,6 +41,7 @@ type Ledger struct {
 	tokens      map[string]*tokenRow
 	expiring    agenda[*tokenRow]   // tokens by their end
 	due         agenda[*backendRow] // backends that live, by the earliest time at which Sweep may have to act
+	looked      time.Time           // when the last Sweep began that others need not repeat
 	ended       list.List           // terminated backends, in order of their end
 	clusters    map[string]*cluster
 	nodes       []*node // by number, the first is 1

@@ -56,8 +56,27 @@ func (l *Ledger) reconsider(b *backendRow) {
 	}
 }
 
+// TakeTurn reports whether a sweep has to look, and notes that it does: the first
+// step of Sweep, for who takes the two apart. The second then is a Sweep with an
+// Every of 0.
+func (l *Ledger) TakeTurn(now time.Time, p port.SweepParams) bool {
+	if p.Every <= 0 {
+		return true
+	}
+	if !l.looked.IsZero() && now.Sub(l.looked) < p.Every {
+		return false
+	}
+	if !p.SkipIdle {
+		l.looked = now
+	}
+	return true
+}
+
 // Sweep implements port.Store.
 func (l *Ledger) Sweep(now time.Time, p port.SweepParams) (handled int, more bool) {
+	if !l.TakeTurn(now, p) {
+		return 0, false
+	}
 	var looked []*backendRow
 	for handled < p.Limit {
 		item, ok := l.due.first(now)

@@ -144,7 +144,9 @@ type Store interface {
 	// before they were ever started. Handles at most p.Limit backends; returns how
 	// many, and whether there may be more to do at once: then it is to be called
 	// again. Without more, whatever else was due is being handled by another
-	// sweep. Any number of controllers may sweep at once.
+	// sweep. Any number of controllers may sweep at once, and need not all look:
+	// see SweepParams.Every. Who has the turn may fail before it has done
+	// anything; then the next to come after Every does it.
 	//
 	// A backend is idle when it has been ready for its limit, no proxy has used
 	// it for as long, and each proxy of its cluster has said since, within the
@@ -350,6 +352,13 @@ type SweepParams struct {
 	// SkipIdle leaves idle backends alone: the store was out of reach until just
 	// now, and what proxies use may not have been told to it yet.
 	SkipIdle bool
+	// Every says that a look at all backends which anybody's sweep with an Every
+	// began less than so long ago is enough: then this sweep does nothing and
+	// says that there is no more. 0 looks in any case, and is no such look for
+	// others; so whoever was told of more goes on with it. A sweep with SkipIdle
+	// is none either, as it leaves out what a complete one has to find in time.
+	// TerminationCandidates goes by none of this.
+	Every time.Duration
 	// NewActionID makes up the names of actions.
 	NewActionID func() string
 }

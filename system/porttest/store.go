@@ -44,6 +44,7 @@ func Store(t *testing.T, open func(t *testing.T) StoreUnderTest) {
 		{"action", actionTests},
 		{"node", nodeTests},
 		{"sweep", sweepTests},
+		{"turn", turnTests},
 		{"idle", idleTests},
 		{"read", readTests},
 	} {
