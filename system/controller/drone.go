@@ -19,6 +19,10 @@ type droneSeat struct {
 	acks     *inbox[protocol.AckAction]
 }
 
+// renewGather is how long renewals wait for more. A drone asks for those of a
+// slot at once, and 18 s ahead; the store extends together what comes together.
+const renewGather = 20 * time.Millisecond
+
 // ServeDrone implements port.ControllerAPI.
 func (c *Controller) ServeDrone(ctx context.Context, cluster, pool string, conn port.Conn) error {
 	defer conn.Close("session over")
@@ -30,7 +34,7 @@ func (c *Controller) ServeDrone(ctx context.Context, cluster, pool string, conn 
 		node:     n,
 		beats:    newInbox[protocol.Heartbeat](c.tasks),
 		events:   newInbox[protocol.BackendEvent](c.tasks),
-		renewals: newInbox[protocol.RenewKey](c.tasks),
+		renewals: newInbox[protocol.RenewKey](c.tasks).gathering(c.clock, renewGather),
 		acks:     newInbox[protocol.AckAction](c.tasks),
 	}
 	g := c.tasks.Group(ctx)

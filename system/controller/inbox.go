@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"time"
 
 	"plane/system/port"
 	"plane/system/queue"
@@ -13,10 +14,19 @@ import (
 type inbox[M any] struct {
 	messages queue.Queue[M]
 	arrived  port.EventCount
+	clock    port.Clock
+	gather   time.Duration // how long a batch waits for more; 0: not at all
 }
 
 func newInbox[M any](tasks port.Tasks) *inbox[M] {
 	return &inbox[M]{arrived: tasks.EventCount()}
+}
+
+// gathering has each batch wait for what comes within d of its first message:
+// for messages that come in bursts and that nobody waits for.
+func (b *inbox[M]) gathering(clock port.Clock, d time.Duration) *inbox[M] {
+	b.clock, b.gather = clock, d
+	return b
 }
 
 func (b *inbox[M]) put(m M) {
@@ -30,8 +40,13 @@ func (b *inbox[M]) serve(handle func(ctx context.Context, batch []M) error) func
 	return func(ctx context.Context) error {
 		for {
 			seen := b.arrived.Read()
-			if batch := b.messages.TakeAll(); len(batch) > 0 {
-				if err := handle(ctx, batch); err != nil {
+			if b.messages.Len() > 0 {
+				if b.gather > 0 {
+					if err := b.clock.Sleep(ctx, b.gather); err != nil {
+						return err
+					}
+				}
+				if err := handle(ctx, b.messages.TakeAll()); err != nil {
 					return err
 				}
 				continue

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -122,6 +123,8 @@ type flaky struct {
 	connects, states, keepAlives, renewals atomic.Int32
 	additions                              atomic.Int32           // uses that were noted one by one
 	uncommitted                            atomic.Pointer[string] // a user whose revocations are not visible yet
+	renewedMu                              sync.Mutex
+	renewed                                []int // of each RenewKeys, how many
 	challenges                             atomic.Int32
 	lookUp                                 atomic.Pointer[lookUp] // comes before challenges are read
 	looked                                 func(look int32)       // at a key, when nobody has been told yet what it found
@@ -152,11 +155,21 @@ func (f *flaky) RecordStates(ctx context.Context, reports []port.StateReport) ([
 }
 
 func (f *flaky) RenewKeys(ctx context.Context, renewals []port.Renewal) ([]bool, error) {
+	f.renewedMu.Lock()
+	f.renewed = append(f.renewed, len(renewals))
+	f.renewedMu.Unlock()
 	renewed, err := f.Store.RenewKeys(ctx, renewals)
 	if failing(&f.renewals) {
 		return nil, errUnclear
 	}
 	return renewed, err
+}
+
+// batches returns of how many keys each call was to renew.
+func (f *flaky) batches() []int {
+	f.renewedMu.Lock()
+	defer f.renewedMu.Unlock()
+	return slices.Clone(f.renewed)
 }
 
 func (f *flaky) KeepAlive(ctx context.Context, u port.ProxyUse) error {

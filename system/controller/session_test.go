@@ -97,6 +97,7 @@ func TestRenewal(t *testing.T) {
 		a := r.connect(spawnBoard)
 		at := protocol.Millis{Time: time.UnixMilli(2_000_000)}
 		d.say(protocol.RenewKey{Backend: a.BackendID, LocalTime: at})
+		pass(20 * time.Millisecond)
 		answers := toDrone[protocol.RenewKeyResponse](d)
 		require.Len(t, answers, 1)
 		require.Equal(t, int64(2_030_000), answers[0].Deadlines.RenewAt.UnixMilli())
@@ -105,6 +106,7 @@ func TestRenewal(t *testing.T) {
 
 		d.report(a.BackendID, terminated(backend.External))
 		d.say(protocol.RenewKey{Backend: a.BackendID, LocalTime: at})
+		pass(20 * time.Millisecond)
 		answers = toDrone[protocol.RenewKeyResponse](d)
 		require.Len(t, answers, 1)
 		require.Nil(t, answers[0].Deadlines)
@@ -123,6 +125,7 @@ func TestAnUnclearRenewalIsNoRefusal(t *testing.T) {
 		pass(time.Minute / 2)
 		require.Empty(t, toDrone[protocol.RenewKeyResponse](d))
 		d.say(ask)
+		pass(20 * time.Millisecond)
 		answers := toDrone[protocol.RenewKeyResponse](d)
 		require.Len(t, answers, 1)
 		require.NotNil(t, answers[0].Deadlines)

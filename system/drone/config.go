@@ -32,6 +32,13 @@ type Timing struct {
 	Grace      time.Duration // from a soft termination to the kill
 	Ready      time.Duration // from a spawn to the first HTTP answer
 	RenewAhead time.Duration // how long before a lease says so its renewal is first asked for
+	// RenewSlot is how far apart the times are at which renewals are first asked
+	// for, in whole milliseconds; 0: at any time. Each is asked for at the last of
+	// them before it is due. Backends that once were renewed together are so from
+	// then on (where RenewAhead leaves a multiple of it): they travel, and are
+	// stored, together. The drone's name decides where its times lie, so that not
+	// all drones ask at once.
+	RenewSlot  time.Duration
 	RenewRetry time.Duration // until an unanswered renewal is repeated the first time; longer each time
 	Quarantine time.Duration // until a port that was given back serves another backend
 	Stats      time.Duration // how often each ready backend is measured
@@ -50,6 +57,7 @@ func DefaultTiming() Timing {
 		Grace:      30 * time.Second,
 		Ready:      300 * time.Second,
 		RenewAhead: 18 * time.Second,
+		RenewSlot:  500 * time.Millisecond,
 		RenewRetry: time.Second,
 		Quarantine: 45 * time.Second,
 		Stats:      10 * time.Second,
@@ -117,6 +125,12 @@ func (c Config) Validate() error {
 	}
 	if t.RenewAhead < 0 || t.RenewAhead >= c.Lease.Renew {
 		errs = append(errs, fmt.Errorf("timing: renew ahead %v; want 0 or more, and less than the %v after which a lease says to renew", t.RenewAhead, c.Lease.Renew))
+	}
+	if t.RenewSlot < 0 || t.RenewSlot%time.Millisecond != 0 {
+		errs = append(errs, fmt.Errorf("timing: renew slot %v; want whole milliseconds, or 0 for none", t.RenewSlot))
+	}
+	if t.RenewSlot > 0 && t.RenewAhead+t.RenewSlot >= c.Lease.Renew {
+		errs = append(errs, fmt.Errorf("timing: renew ahead %v and slot %v; together they must be less than the %v after which a lease says to renew", t.RenewAhead, t.RenewSlot, c.Lease.Renew))
 	}
 	if t.RenewRetry > (c.Lease.Soft-c.Lease.Renew)/2 {
 		errs = append(errs, fmt.Errorf("timing: renew retry %v leaves no time for two tries between renew %v and soft %v", t.RenewRetry, c.Lease.Renew, c.Lease.Soft))

@@ -25,6 +25,9 @@ func TestTimingsThatDoNotFitAreRefused(t *testing.T) {
 		"pruning backwards":                       {func(c *drone.Config) { c.Timing.Prune = -1 }, "prune"},
 		"heartbeats too far apart":                {func(c *drone.Config) { c.Timing.Heartbeat = 23 * time.Second }, "heartbeat"},
 		"no time to repeat a renewal":             {func(c *drone.Config) { c.Timing.RenewRetry = 6 * time.Second }, "renew retry"},
+		"slots before time":                       {func(c *drone.Config) { c.Timing.RenewSlot = -time.Second }, "renew slot"},
+		"slots that no message can tell":          {func(c *drone.Config) { c.Timing.RenewSlot = 1500 * time.Microsecond }, "renew slot"},
+		"asking before the lease begins":          {func(c *drone.Config) { c.Timing.RenewSlot = 12 * time.Second }, "slot 12s"},
 		"a quarantine shorter than routes last":   {func(c *drone.Config) { c.Timing.Quarantine = 30 * time.Second }, "quarantine"},
 		"lists too far apart to find every stray": {func(c *drone.Config) { c.Timing.Relist = time.Minute }, "relist"},
 	} {

@@ -30,6 +30,7 @@ import (
 	"time"
 
 	"plane/system/backend"
+	"plane/system/lease"
 	"plane/system/lifecycle"
 	"plane/system/port"
 	"plane/system/queue"
@@ -56,6 +57,7 @@ type Drone struct {
 	World
 	cfg    Config
 	limits lifecycle.Limits
+	slots  lease.Slots // to ask for renewals in
 	log    *slog.Logger
 
 	keepers roster.Roster[*keeper]
@@ -74,7 +76,7 @@ func New(cfg Config, w World) (*Drone, error) {
 		return nil, err
 	}
 	return &Drone{
-		World: w, cfg: cfg, limits: cfg.limits(), log: cfg.Log.With("drone", cfg.Name),
+		World: w, cfg: cfg, limits: cfg.limits(), slots: lease.SlotsOf(cfg.Name, cfg.Timing.RenewSlot), log: cfg.Log.With("drone", cfg.Name),
 		events: w.Tasks.EventCount(), surveyed: w.Tasks.EventCount(),
 	}, nil
 }

@@ -1,6 +1,7 @@
 package drone_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -120,6 +121,40 @@ func TestRenewedForAsLongAsItLives(t *testing.T) {
 		require.InDelta(t, 50, r.renewals(), 1) // every 12 s
 		now := r.look()
 		require.Equal(t, now.records["b"].Deadlines.HardTerminateAt, now.guards["b"])
+	})
+}
+
+// What is asked for at about the same time is asked for at once, and then every
+// 12 s to the millisecond, whenever the backends began.
+func TestRenewalsAreAskedForInSlots(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.start()
+		began := r.clock.Now()
+		for i := range 10 {
+			r.spawn(fmt.Sprint("b", i))
+			r.pass(97 * time.Millisecond)
+		}
+		r.pass(time.Minute)
+		slots := lease.SlotsOf(r.cfg.Name, r.cfg.Timing.RenewSlot)
+		asked := map[string][]time.Time{}
+		times := map[time.Time]int{}
+		r.set(func() {
+			for _, h := range r.heard {
+				if m, ok := h.m.(protocol.RenewKey); ok {
+					require.True(t, slots.Last(h.at).Equal(h.at))
+					require.True(t, m.LocalTime.Equal(h.at))
+					asked[m.Backend], times[h.at] = append(asked[m.Backend], h.at), times[h.at]+1
+				}
+			}
+		})
+		require.Len(t, asked, 10)
+		require.LessOrEqual(t, len(times), 5*3, "ten backends of a second, in three slots at most")
+		for i := range 10 {
+			first := began.Add(time.Duration(i)*97*time.Millisecond + 12*time.Second)
+			for n, at := range asked[fmt.Sprint("b", i)] {
+				require.True(t, at.Equal(slots.Last(first).Add(time.Duration(n)*12*time.Second)))
+			}
+		}
 	})
 }
 

@@ -34,9 +34,10 @@ func (k *keeper) renewable(now time.Time) bool {
 		k.paper.status != 0 && now.Before(k.life.Deadlines.SoftTerminateAt)
 }
 
-// askFrom is when the next term is first asked for.
+// askFrom is when the next term is first asked for: together with those of other
+// backends whose time is near.
 func (k *keeper) askFrom() time.Time {
-	return k.life.Deadlines.RenewAt.Add(-k.d.cfg.Timing.RenewAhead)
+	return k.d.slots.Last(k.life.Deadlines.RenewAt.Add(-k.d.cfg.Timing.RenewAhead))
 }
 
 // renew asks for another term when it is time, and again until there is an
