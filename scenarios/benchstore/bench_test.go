@@ -22,6 +22,25 @@ func TestEveryPartRuns(t *testing.T) {
 	}))
 }
 
+// In each slot as many as in every other, or one more, and all in their order
+// within a term.
+func TestRestingBackendsAreSpreadOverTheSlots(t *testing.T) {
+	for _, n := range []int{1, 7, 24, 100, 3333} {
+		in := map[time.Duration]int{}
+		for i := range n {
+			at := slotOf(i, n)
+			require.Zero(t, at%renewSlot)
+			require.Less(t, at, renewEvery)
+			require.True(t, i == 0 || slotOf(i-1, n) <= at)
+			in[at]++
+		}
+		require.Len(t, in, min(n, 24))
+		for _, there := range in {
+			require.InDelta(t, float64(n)/24, there, 1)
+		}
+	}
+}
+
 func TestMediansAreOfEachFigure(t *testing.T) {
 	t.Parallel()
 	require.Equal(t, figures{perSecond: 20, median: 2, p99: 30}, median([]figures{

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"plane/system/lease"
 	"plane/system/port"
 	"plane/system/protocol"
 )
@@ -75,29 +76,43 @@ func (n *node) sleepUntil(ctx context.Context, t time.Time) bool {
 	return ctx.Err() == nil
 }
 
-// renewEvery is how often our drones ask for another term: 18 s before a lease
-// says so, which is after 30 s.
-const renewEvery = 12 * time.Second
+// Our drones ask for another term every renewEvery: 18 s before a lease says so,
+// which is after 30 s. They ask in slots, renewSlot apart.
+const (
+	renewEvery = 12 * time.Second
+	renewSlot  = 500 * time.Millisecond
+)
+
+// slotOf is in which of the slots of a term the i-th of n backends is asked for.
+func slotOf(i, n int) time.Duration {
+	return time.Duration(i*int(renewEvery/renewSlot)/n) * renewSlot
+}
 
 // restingDrone is a drone that asks for a renewal of each backend it is given,
-// each at a time of its own, and gives signs of life.
+// once in a term, and gives signs of life. Like ours it asks in slots, which its
+// name puts at other times than those of other drones. Ours have in a slot what
+// happened to begin within one; here that is the same number in each, so that
+// there are as many renewals in any second as backends by the length of a term.
+// What a slot has is asked for at once, one after the other: so it reaches the
+// store as it does from a drone, in a batch.
 func restingDrone(name string) (*node, func(backends []string)) {
 	n := newNode(name)
 	given := make(chan []string, 1)
+	slots := lease.SlotsOf(name, renewSlot)
 	var backends []string
-	var began time.Time
+	var term time.Time // when the present one began
 	turn, beat := 0, time.Now()
 	n.next = func(ctx context.Context) []byte {
 		if len(backends) == 0 {
 			select {
 			case backends = <-given:
-				began = time.Now()
+				term = slots.Last(time.Now())
 			default:
 			}
 		}
 		due := beat
 		if len(backends) > 0 {
-			if at := began.Add(time.Duration(turn) * renewEvery / time.Duration(len(backends))); at.Before(due) {
+			if at := term.Add(slotOf(turn, len(backends))); at.Before(due) {
 				due = at
 			}
 		}
@@ -109,9 +124,12 @@ func restingDrone(name string) (*node, func(backends []string)) {
 			beat = beat.Add(port.HeartbeatEvery)
 			return protocol.EncodeFromDrone(protocol.Heartbeat{LocalTime: now})
 		}
-		turn++
+		frame := protocol.EncodeFromDrone(protocol.RenewKey{Backend: backends[turn], LocalTime: now})
 		n.asked.Add(1)
-		return protocol.EncodeFromDrone(protocol.RenewKey{Backend: backends[turn%len(backends)], LocalTime: now})
+		if turn++; turn == len(backends) {
+			turn, term = 0, term.Add(renewEvery)
+		}
+		return frame
 	}
 	return n, func(all []string) { given <- all }
 }
