@@ -435,7 +435,8 @@ create function plane.connect_late(
 	p_cluster text, p_pool text, p_executable text,
 	p_lifetime bigint, p_max_idle bigint, p_best_of integer, p_healthy bigint,
 	p_renew bigint, p_soft bigint, p_hard bigint, p_expiry bigint,
-	p_millicpus bigint, p_memory bigint
+	p_millicpus bigint, p_memory bigint,
+	p_careful boolean
 ) returns text[]
 	language plpgsql volatile
 	set plan_cache_mode to force_generic_plan set enable_seqscan to off set jit to off
@@ -447,7 +448,7 @@ begin
 		array[p_namespace], array[p_name], array[p_tag], array[null::bytea], array[p_secret], array[p_username], array[p_data], array[p_life],
 		array[p_refuse_static], array[p_backend], array[p_action], array[p_static], array[p_subdomain], array[p_seed], array[1],
 		array[p_cluster], array[p_pool], array[p_executable], array[p_lifetime], array[p_max_idle], array[p_best_of], array[p_healthy],
-		array[p_renew], array[p_soft], array[p_hard], array[p_expiry], array[p_millicpus], array[p_memory], true);
+		array[p_renew], array[p_soft], array[p_hard], array[p_expiry], array[p_millicpus], array[p_memory], p_careful);
 	if v.outcome = 'ok' and v.static_token = '' then
 		perform plane.issue(p_token, v.backend, p_secret, p_username, p_data, plane.now() + plane.us(p_life));
 	end if;
@@ -455,84 +456,7 @@ begin
 end
 $$;
 comment on function plane.connect_late is
-	'plane.connect of one item, with care, whose token may be there already: this is perhaps a late try of a connect that has made it. It returns what is in plane.answer, as an array, which for one costs less than a row.';
-
-create function plane.connect_new(
-	p_namespace text, p_name text, p_tag text,
-	p_token bytea, p_secret text, p_username text, p_data text, p_life bigint, p_refuse_static boolean,
-	p_backend text, p_action text, p_static text, p_subdomain text, p_seed bigint,
-	p_cluster text, p_pool text, p_executable text,
-	p_lifetime bigint, p_max_idle bigint, p_best_of integer, p_healthy bigint,
-	p_renew bigint, p_soft bigint, p_hard bigint, p_expiry bigint,
-	p_millicpus bigint, p_memory bigint,
-	p_taken boolean
-) returns text[]
-	language plpgsql volatile
-	set plan_cache_mode to force_generic_plan set enable_seqscan to off set enable_bitmapscan to off set jit to off
-as $$
-declare
-	v_drone bigint; v_name text;
-	v_able boolean;    -- all that were drawn can take it
-	v_local bigint;    -- what the drone's clock showed,
-	v_now timestamptz; -- as of when, or before
-begin
-	if not p_taken and p_backend is not null and p_static = '' and pg_advisory_xact_lock(plane.key_lock(p_namespace, p_name)) is not null then
-		select o.id, o.name, o.able, o.local_time, o.now into v_drone, v_name, v_able, v_local, v_now
-		from (
-			select a.id, a.name, a.local_time, a.now, a.connected, l.backends,
-				not l.draining and l.backends < coalesce(a.max_backends, l.backends + 1)
-					and (p_millicpus = 0 or p_millicpus <= coalesce(a.millicpus - l.millicpus, p_millicpus))
-					and (p_memory = 0 or p_memory <= coalesce(a.memory - l.memory, p_memory)) as able,
-				x.share, bool_and(x.share is not null) over () as shares
-			from (
-				select d.id, d.name, d.local_time, d.connected, c.now,
-					nullif(d.max_backends, 0) as max_backends, nullif(d.millicpus, 0) as millicpus, nullif(d.memory, 0) as memory
-				from (select k.now, k.now - plane.us(p_healthy) as since from (select plane.shows(k.last, k.behind) as now from plane.clock k where k.one offset 0) k) c
-				cross join plane.node d
-				where d.cluster = p_cluster and d.kind = 'drone' and d.pool = p_pool and d.local_time is not null and d.seen >= c.since
-				order by d.connected desc, hashint8extended(d.id, p_seed)
-				limit greatest(p_best_of, 1)
-			) a
-			cross join lateral (
-				select bool_or(l.draining) as draining, plane.total(l.backends) as backends, plane.total(l.millicpus) as millicpus, plane.total(l.memory) as memory
-				from plane.load l where l.drone = a.id
-			) l
-			cross join lateral (select plane.share(l.millicpus, p_millicpus, a.millicpus, l.memory, p_memory, a.memory) as share) x
-		) o
-		order by o.able, o.connected desc, case when o.shares then o.share end, o.backends
-		limit 1;
-		if v_able and not exists (select from plane.ended e where e.id = p_backend) then
-			update plane.load l set
-				backends = l.backends + 1, millicpus = l.millicpus + p_millicpus, memory = l.memory + p_memory,
-				spare_backends = l.spare_backends - 1, spare_millicpus = l.spare_millicpus - p_millicpus, spare_memory = l.spare_memory - p_memory
-			where l.drone = v_drone and l.stripe = plane.stripe() and not l.draining
-				and l.spare_backends >= 1 and l.spare_millicpus >= p_millicpus and l.spare_memory >= p_memory;
-			if found then
-				with told as (
-					insert into plane.action (drone, id, backend, kind, reason, executable, renew_at, soft_at, hard_at)
-					values (v_drone, p_action, p_backend, 'spawn', '', p_executable, v_local + p_renew, v_local + p_soft, v_local + p_hard)
-				), given as (
-					insert into plane.token (token, backend, seq, secret, username, data, expires)
-					values (p_token, p_backend, nextval('plane.seq'), p_secret, p_username, p_data::json, v_now + plane.us(p_life))
-				)
-				insert into plane.backend (id, namespace, name, tag, fencing, lease_end, cluster, drone, subdomain, static_token,
-					made, made_at, lifetime, max_idle, millicpus, memory, status, history)
-				select p_backend, p_namespace, p_name, p_tag, nextval('plane.fencing'), v_now + plane.us(p_expiry), p_cluster, v_drone, p_subdomain, '',
-					v_now, w.wall, plane.us(nullif(p_lifetime, 0)), plane.us(nullif(p_max_idle, 0)), p_millicpus, p_memory,
-					10, array[row(10, w.wall, '', 0, '', '', null, false, '')::plane.step]
-				from (select plane.wall() as wall) w;
-				return array['ok', p_backend, '10', p_cluster, p_subdomain, '', v_drone::text, v_name];
-			end if;
-		end if;
-	end if;
-	return plane.connect_late(
-		p_namespace, p_name, p_tag, p_token, p_secret, p_username, p_data, p_life, p_refuse_static,
-		p_backend, p_action, p_static, p_subdomain, p_seed, p_cluster, p_pool, p_executable, p_lifetime, p_max_idle, p_best_of, p_healthy,
-		p_renew, p_soft, p_hard, p_expiry, p_millicpus, p_memory);
-end
-$$;
-comment on function plane.connect_new is
-	'plane.connect of one item whose key cannot be joined: held by a backend all the same (p_taken), or by none that can be seen. What is common is done here, at half the cost: the key is free, and the shares of the drones do. All else is left to plane.connect_late. Where that cannot be seen without a closer look (a token that is there already, a key that others take just now) it fails with 23505; then plane.connect_late is to be called.';
+	'plane.connect of one item, whose token may be there already: this is perhaps a late try of a connect that has made it. It returns what is in plane.answer, as an array, which for one costs less than a row.';
 
 create function plane.route(p_token bytea) returns table (
 	backend text, address text, cluster text, subdomain text, status smallint, secret text, username text, data text, static boolean, left_ms bigint

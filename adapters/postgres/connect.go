@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -126,80 +127,16 @@ func (s *Store) noDrone(ctx context.Context, p *port.SpawnParams) error {
 	return port.NoDrone(p, drones)
 }
 
-// connectColumns are the parameters of plane.connect: an element for each item,
-// and one for each way to spawn that is among them, which are few.
-type connectColumns struct {
-	namespace, name, tag, secret []string
-	token                        [][]byte
-	username, data               []*string
-	life                         []int64
-	refuseStatic                 []bool
-	backend                      []*string
-	action, static, subdomain    []string
-	seed                         []int64
-	spawn                        []int32 // which of those below, from 1
-
-	spawns []spawn
-}
-
-// spawn is what a new backend would be, but for its names.
-type spawn struct {
-	cluster, pool, executable                             string
-	lifetime, maxIdle, healthy, renew, soft, hard, expiry int64 // milliseconds: renew, soft, hard; else microseconds
-	bestOf                                                int32
-	milliCPUs, memory                                     int64
-}
-
-const connectSQL = `select item, outcome, backend, status, cluster, subdomain, static_token, drone, drone_name from plane.connect(
-	$1::text[], $2::text[], $3::text[], $4::bytea[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::boolean[],
-	$10::text[], $11::text[], $12::text[], $13::text[], $14::bigint[], $15::integer[],
-	$16::text[], $17::text[], $18::text[], $19::bigint[], $20::bigint[], $21::integer[], $22::bigint[],
-	$23::bigint[], $24::bigint[], $25::bigint[], $26::bigint[], $27::bigint[], $28::bigint[], $29::boolean)`
-
-// connectOneSQL and connectLateSQL do one connect. They have the same parameters,
-// and answer with one array of what is in a row of plane.connect. The first joins
-// the holder of the key by itself, which costs a third less than in a function.
-const (
-	connectOneSQL = `
-	with held as materialized (
-		select b.id, b.status, b.cluster, b.subdomain, c.now,
-			b.lease_end > c.now and b.tag = $3::text and b.status < 60 and b.static_token = '' and b.id is distinct from $10::text as good
-		from (select plane.shows(k.last, k.behind) as now from plane.clock k where k.one) c
-		cross join plane.backend b
-		where b.namespace = $1::text and b.name = $2::text and b.holds
-	), given as (
-		insert into plane.token (token, backend, seq, secret, username, data, expires)
-		select $4::bytea, h.id, plane.number(h.id), $5::text, $6::text, $7::json, h.now + plane.us($8::bigint)
-		from held h where h.good
-	)
-	select coalesce(
-		(select array['ok', h.id, h.status::text, h.cluster, h.subdomain, '', null, null] from held h where h.good),
-		plane.connect_new` + oneConnect + `, exists (select from held)))`
-	connectLateSQL = `select plane.connect_late` + oneConnect + `)`
-	oneConnect     = `(
-	$1::text, $2::text, $3::text, $4::bytea, $5::text, $6::text, $7::text, $8::bigint, $9::boolean,
-	$10::text, $11::text, $12::text, $13::text, $14::bigint,
-	$15::text, $16::text, $17::text, $18::bigint, $19::bigint, $20::integer, $21::bigint,
-	$22::bigint, $23::bigint, $24::bigint, $25::bigint, $26::bigint, $27::bigint`
-)
-
-// connectAll does many connects in one transaction, and has the drones told that
-// have something to do.
+// connectAll does many connects, and has the drones told that have something to do.
 func (s *Store) connectAll(ctx context.Context, items []port.ConnectParams) ([]connectAnswer, error) {
-	c := newConnectColumns(len(items))
-	for _, p := range items {
-		c.add(p)
-	}
 	if len(items) > 1 {
-		answers, err := s.askConnect(ctx, items, connectSQL, c.many(false))
-		if code(err) == codeCareful {
-			answers, err = s.askConnect(ctx, items, connectSQL, c.many(true))
-		}
-		return answers, err
+		return s.connectMany(ctx, items)
 	}
-	a, err := s.askConnectOne(ctx, connectOneSQL, c.one())
-	if code(err) == codeUnique {
-		a, err = s.askConnectOne(ctx, connectLateSQL, c.one())
+	c := connectColumnsOf(items)
+	drones, look := s.choose(items)
+	a, err := s.askConnectOne(ctx, look, connectOneSQL, append(c.one(), drones[0]))
+	if code(err) == codeUnique || code(err) == codeCareful {
+		a, err = s.askConnectOne(ctx, nil, connectLateSQL, c.one())
 	}
 	if code(err) == codeUnique {
 		a, err = connectAnswer{outcome: again}, nil
@@ -211,10 +148,116 @@ func (s *Store) connectAll(ctx context.Context, items []port.ConnectParams) ([]c
 	return []connectAnswer{a}, nil
 }
 
+// connectMany does what is common in one statement, and has plane.connect look
+// closer at what is left. In order of their keys: no two of these wait for each
+// other, be it for who makes backends for the same keys or who revokes tokens.
+func (s *Store) connectMany(ctx context.Context, items []port.ConnectParams) ([]connectAnswer, error) {
+	places := make([]int, len(items))
+	for i := range places {
+		places[i] = i
+	}
+	slices.SortStableFunc(places, func(i, j int) int { return byKey(items[i], items[j]) })
+	sorted := make([]port.ConnectParams, len(items))
+	for i, place := range places {
+		sorted[i] = items[place]
+	}
+	done, err := s.connectSorted(ctx, sorted)
+	if err != nil {
+		return nil, err
+	}
+	answers := make([]connectAnswer, len(items))
+	for i, place := range places {
+		answers[place] = done[i]
+	}
+	return answers, nil
+}
+
+func (s *Store) connectSorted(ctx context.Context, items []port.ConnectParams) ([]connectAnswer, error) {
+	drones, look := s.choose(items)
+	answers, err := s.askConnect(ctx, look, items, connectManySQL, connectColumnsOf(items).common(drones))
+	if code(err) == codeUnique { // nothing is done, since something is there already
+		answers, err = make([]connectAnswer, len(items)), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var left []port.ConnectParams
+	var places []int
+	for i, a := range answers {
+		if a.outcome == "" {
+			left, places = append(left, items[i]), append(places, i)
+		}
+	}
+	if len(left) == 0 {
+		return answers, nil
+	}
+	columns := connectColumnsOf(left).many()
+	more, err := s.askConnect(ctx, nil, left, connectSQL, append(columns, false))
+	if code(err) == codeCareful {
+		more, err = s.askConnect(ctx, nil, left, connectSQL, append(columns, true))
+	}
+	if err != nil && len(left) == len(items) {
+		return nil, err
+	}
+	for i, place := range places {
+		if answers[place].outcome = again; err == nil { // else they ask once more, and are told; the others are done
+			answers[place] = more[i]
+		}
+	}
+	return answers, nil
+}
+
+// choose returns, for each item, the drone that a new backend may go to, if that
+// is known here; nil: the server has to choose, or there is nothing that it would
+// be for. Of those that want one key, or one name, only the first has a chance.
+// look is what is to be looked at in the same round trip, if anything.
+func (s *Store) choose(items []port.ConnectParams) (chosen []*int64, look *look) {
+	chosen = make([]*int64, len(items))
+	now, taken := time.Now(), make(map[[2]string]bool, 2*len(items))
+	for i, p := range items {
+		if p.Spawn == nil || p.Spawn.StaticToken != "" {
+			continue
+		}
+		key, id := [2]string{"key", heldName(p)}, [2]string{"backend", p.Spawn.BackendID}
+		if taken[key] || taken[id] {
+			continue
+		}
+		taken[key], taken[id] = true, true
+		drone, wanted := s.drones.choose(p.Spawn, p.PlacementSeed, now)
+		if drone != 0 {
+			chosen[i] = &drone
+		}
+		if wanted != nil {
+			look = wanted // of several pools the last; the others have their turn later
+		}
+	}
+	return chosen, look
+}
+
+// ask has the server do something and, where wanted, look at a pool's drones in
+// the same round trip.
+func (s *Store) ask(ctx context.Context, look *look, sql string, parameters []any, read func(rows pgx.Rows) error) error {
+	if look == nil {
+		rows, err := s.pool.Query(ctx, sql, parameters...)
+		if err != nil {
+			return err
+		}
+		return read(rows)
+	}
+	b := &pgx.Batch{}
+	b.Queue(sql, parameters...).Query(read)
+	look.queue(b)
+	return s.pool.SendBatch(ctx, b).Close()
+}
+
 // askConnectOne asks for one connect and reads the array that is the answer.
-func (s *Store) askConnectOne(ctx context.Context, sql string, parameters []any) (a connectAnswer, err error) {
+func (s *Store) askConnectOne(ctx context.Context, look *look, sql string, parameters []any) (a connectAnswer, err error) {
 	var fields []*string
-	if err := s.pool.QueryRow(ctx, sql, parameters...).Scan(&fields); err != nil {
+	err = s.ask(ctx, look, sql, parameters, func(rows pgx.Rows) error {
+		fields, err = pgx.CollectExactlyOneRow(rows, pgx.RowTo[[]*string])
+		return err
+	})
+	if err != nil {
 		return a, err
 	}
 	if len(fields) != 8 || fields[0] == nil {
@@ -237,16 +280,15 @@ func number[N int16 | int64](text *string) (*N, error) {
 	return &n, err
 }
 
-func (s *Store) askConnect(ctx context.Context, items []port.ConnectParams, sql string, columns []any) ([]connectAnswer, error) {
-	rows, err := s.pool.Query(ctx, sql, columns...)
-	if err != nil {
-		return nil, err
-	}
+func (s *Store) askConnect(ctx context.Context, look *look, items []port.ConnectParams, sql string, columns []any) ([]connectAnswer, error) {
 	answers := make([]connectAnswer, len(items))
-	var a connectAnswer
-	_, err = pgx.ForEachRow(rows, []any{&a.item, &a.outcome, &a.backend, &a.status, &a.cluster, &a.subdomain, &a.staticToken, &a.drone, &a.droneName}, func() error {
-		answers[a.item-1] = a
-		return nil
+	err := s.ask(ctx, look, sql, columns, func(rows pgx.Rows) error {
+		var a connectAnswer
+		_, err := pgx.ForEachRow(rows, []any{&a.item, &a.outcome, &a.backend, &a.status, &a.cluster, &a.subdomain, &a.staticToken, &a.drone, &a.droneName}, func() error {
+			answers[a.item-1] = a
+			return nil
+		})
+		return err
 	})
 	if err != nil {
 		return nil, err
@@ -264,104 +306,4 @@ func (s *Store) tellDrones(items []port.ConnectParams, answers []connectAnswer) 
 		}
 	}
 	s.announcer.announce(hints...)
-}
-
-func newConnectColumns(n int) *connectColumns {
-	return &connectColumns{
-		namespace: make([]string, 0, n), name: make([]string, 0, n), tag: make([]string, 0, n), token: make([][]byte, 0, n), secret: make([]string, 0, n),
-		username: make([]*string, 0, n), data: make([]*string, 0, n), life: make([]int64, 0, n), refuseStatic: make([]bool, 0, n),
-		backend: make([]*string, 0, n), action: make([]string, 0, n), static: make([]string, 0, n), subdomain: make([]string, 0, n),
-		seed: make([]int64, 0, n), spawn: make([]int32, 0, n),
-	}
-}
-
-// many are the parameters of plane.connect, one those of its variants for one.
-func (c *connectColumns) many(careful bool) []any {
-	return []any{
-		c.namespace, c.name, c.tag, c.token, c.secret, c.username, c.data, c.life, c.refuseStatic,
-		c.backend, c.action, c.static, c.subdomain, c.seed, c.spawn,
-		column(c.spawns, func(s spawn) string { return s.cluster }),
-		column(c.spawns, func(s spawn) string { return s.pool }),
-		column(c.spawns, spawn.run),
-		column(c.spawns, func(s spawn) int64 { return s.lifetime }),
-		column(c.spawns, func(s spawn) int64 { return s.maxIdle }),
-		column(c.spawns, func(s spawn) int32 { return s.bestOf }),
-		column(c.spawns, func(s spawn) int64 { return s.healthy }),
-		column(c.spawns, func(s spawn) int64 { return s.renew }),
-		column(c.spawns, func(s spawn) int64 { return s.soft }),
-		column(c.spawns, func(s spawn) int64 { return s.hard }),
-		column(c.spawns, func(s spawn) int64 { return s.expiry }),
-		column(c.spawns, func(s spawn) int64 { return s.milliCPUs }),
-		column(c.spawns, func(s spawn) int64 { return s.memory }),
-		careful,
-	}
-}
-
-func (c *connectColumns) one() []any {
-	s := c.spawns[0]
-	return []any{
-		c.namespace[0], c.name[0], c.tag[0], c.token[0], c.secret[0], c.username[0], c.data[0], c.life[0], c.refuseStatic[0],
-		c.backend[0], c.action[0], c.static[0], c.subdomain[0], c.seed[0],
-		s.cluster, s.pool, s.run(), s.lifetime, s.maxIdle, s.bestOf, s.healthy, s.renew, s.soft, s.hard, s.expiry, s.milliCPUs, s.memory,
-	}
-}
-
-// column is one field of many.
-func column[S, T any](all []S, field func(S) T) []T {
-	out := make([]T, len(all))
-	for i, s := range all {
-		out[i] = field(s)
-	}
-	return out
-}
-
-// run is what to run, as a parameter; nil: nothing.
-func (s spawn) run() *string {
-	if s.executable == "" {
-		return nil
-	}
-	return &s.executable
-}
-
-func (c *connectColumns) add(p port.ConnectParams) {
-	c.namespace = append(c.namespace, text(p.Key.Namespace))
-	c.name = append(c.name, text(p.Key.Name))
-	c.tag = append(c.tag, text(p.Key.Tag))
-	c.token = append(c.token, digest(p.Token))
-	c.secret = append(c.secret, text(p.SecretToken))
-	c.username = append(c.username, optional(p.User))
-	c.data = append(c.data, raw(p.UserData))
-	c.life = append(c.life, p.TokenLife.Microseconds())
-	c.refuseStatic = append(c.refuseStatic, p.RefuseStatic)
-	c.seed = append(c.seed, int64(p.PlacementSeed))
-	s, backendID := p.Spawn, (*string)(nil)
-	if s == nil {
-		s = &port.SpawnParams{}
-	} else {
-		backendID = &s.BackendID
-	}
-	c.backend = append(c.backend, backendID)
-	c.action = append(c.action, s.ActionID)
-	c.static = append(c.static, s.StaticToken)
-	c.subdomain = append(c.subdomain, s.Subdomain)
-	c.spawn = append(c.spawn, c.like(spawnOf(s)))
-}
-
-func spawnOf(s *port.SpawnParams) spawn {
-	return spawn{
-		cluster: s.Cluster, pool: s.Pool, executable: string(s.Executable),
-		lifetime: s.Lifetime.Microseconds(), maxIdle: s.MaxIdle.Microseconds(), bestOf: int32(s.BestOf), healthy: s.Healthy.Microseconds(),
-		renew: s.Lease.Renew.Milliseconds(), soft: s.Lease.Soft.Milliseconds(), hard: s.Lease.Hard.Milliseconds(), expiry: s.Lease.Expiry.Microseconds(),
-		milliCPUs: s.Asks.MilliCPUs, memory: s.Asks.MemoryBytes,
-	}
-}
-
-// like is the place of a spawn among those that differ.
-func (c *connectColumns) like(s spawn) int32 {
-	i := slices.Index(c.spawns, s)
-	if i < 0 {
-		i = len(c.spawns)
-		c.spawns = append(c.spawns, s)
-	}
-	return int32(i + 1)
 }

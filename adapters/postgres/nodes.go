@@ -20,12 +20,14 @@ func (s *Store) RegisterNode(ctx context.Context, n port.NodeRegistration) (port
 			string(n.Kind), text(n.Cluster), text(n.Name), text(n.Pool), text(n.Controller), text(n.Connection), text(n.Version.Version), text(n.Version.GitHash),
 			n.Capacity.MaxBackends, n.Capacity.MilliCPUs, n.Capacity.MemoryBytes).Scan(&id)
 	})
+	s.drones.forget()
 	return port.NodeID(id), failed(ctx, "register "+n.Name, err)
 }
 
 // DisconnectNode implements port.Store.
 func (s *Store) DisconnectNode(ctx context.Context, node port.NodeID, connection string) error {
 	_, err := s.pool.Exec(ctx, "update plane.node set connected = false where id = $1::bigint and connection = $2::text", int64(node), text(connection))
+	s.drones.forget()
 	return failed(ctx, "disconnect a node", err)
 }
 
@@ -59,6 +61,7 @@ func (s *Store) Drain(ctx context.Context, cluster, drone string) (bool, error) 
 	err := insist(func() error {
 		return s.pool.QueryRow(ctx, "select plane.drain($1::text, $2::text)", text(cluster), text(drone)).Scan(&updated)
 	})
+	s.drones.forget()
 	if err != nil {
 		return false, failed(ctx, "drain", err)
 	}

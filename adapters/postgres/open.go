@@ -36,6 +36,7 @@ type Store struct {
 	quiet     time.Duration       // see Listener
 	deaf      bool                // what listens does so through a pooler
 	held      *recent.Table[bool] // by key: whether it could be joined lately
+	drones    *drones             // where backends may go
 	combiners
 }
 
@@ -90,7 +91,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	follow.resets(pool.Reset)
 	s := &Store{
 		cfg: cfg, pool: pool, announcer: newAnnouncer(pool, cfg.log()), follow: follow, quiet: quietTime,
-		deaf: behindPooler && cfg.listenURL() == cfg.URL, held: recent.New[bool](mostHeld, heldAge),
+		deaf: behindPooler && cfg.listenURL() == cfg.URL, held: recent.New[bool](mostHeld, heldAge), drones: newDrones(),
 	}
 	s.combine()
 	return s, nil

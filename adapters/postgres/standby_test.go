@@ -63,13 +63,13 @@ func TestACommitThatWaitsForAStandbyIsNotSeen(t *testing.T) {
 		_, err := s.Connect(giveUp, spawning("k", "b"))
 		answered <- err
 	}()
-	for waiting("plane.connect") == 0 {
+	for waiting("plane.token") == 0 {
 		require.Empty(t, answered)
 	}
 	cancel()
 	require.ErrorIs(t, <-answered, context.Canceled)
 	d.exec("select pg_sleep(0.3)") // in which a request to cancel would arrive
-	require.Equal(t, 1, waiting("plane.connect"))
+	require.Equal(t, 1, waiting("plane.token"))
 	actions, err := s.PendingActions(t.Context(), drone)
 	require.NoError(t, err)
 	require.Empty(t, actions)
