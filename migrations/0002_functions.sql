@@ -1350,6 +1350,9 @@ declare
 	v_final boolean;
 begin
 	select b.final into v_final from plane.backend b where b.id = p_backend for no key update;
+	if not found then
+		return null; -- even if it comes just now
+	end if;
 	update plane.backend b set final = true where b.id = p_backend and not b.final;
 	return not v_final;
 end

@@ -46,17 +46,19 @@ type StoresUnderTest struct {
 // operation meets every other.
 const (
 	concurrentClients = 5
-	concurrentKeys    = 2
+	concurrentKeys    = 3
 	concurrentCalls   = 12 // of each client
 	checkTime         = 5 * time.Second
 	undecidedShare    = 20 // of so many histories one may have too many explanations to be checked in that time
 )
 
 // StoreConcurrently has several clients connect, route, renew, report, revoke and
-// terminate at the same time on few keys, by several controllers and with
-// connections cut in between, and requires of each such history that it can be
-// explained by the calls having happened one after the other. A call that failed
-// unclearly may have happened at any time since it was made, or never.
+// terminate at the same time on few keys, and do what operators do where all
+// stores are port.Operations, by several controllers and with connections cut in
+// between. It requires of each such history that it can be explained by the calls
+// having happened one after the other. A call that failed unclearly may have
+// happened at any time since it was made, or never; of one that renews several
+// leases that goes for each of them by itself.
 func StoreConcurrently(t *testing.T, histories int, s StoresUnderTest) {
 	t.Helper()
 	undecided := 0
@@ -96,7 +98,8 @@ func runHistories(t *testing.T, histories int, s StoresUnderTest, check func(n i
 	require.NoError(t, err)
 	stats := &concurrentStats{}
 	for n := range histories {
-		r := &race{StoresUnderTest: s, t: t, n: n, drone: drone, stats: stats, known: map[string][]string{}}
+		r := &race{StoresUnderTest: s, t: t, n: n, drone: drone, stats: stats, known: map[string][]string{}, held: map[string]string{}}
+		r.operators = !slices.ContainsFunc(s.Stores, func(s port.Store) bool { _, ok := s.(port.Operations); return !ok })
 		r.beat()
 		var clients sync.WaitGroup
 		for c := range concurrentClients {
@@ -116,13 +119,16 @@ type race struct {
 	n     int
 	drone port.NodeID
 	stats *concurrentStats
-	order atomic.Int64 // of beginnings and ends of calls
+	// operators: all stores are port.Operations
+	operators bool
+	order     atomic.Int64 // of beginnings and ends of calls
 
 	advancing sync.RWMutex // held for reading by those who call
 
 	mu      sync.Mutex
 	history []porcupine.Operation
 	known   map[string][]string // by key, the backends that may be there
+	held    map[string]string   // by key, the one that was last seen to hold it
 	tokens  []keyInput          // connects, by whose tokens to route
 }
 
@@ -141,24 +147,29 @@ func (r *race) client(ctx context.Context, c int) {
 			r.Cut(draw.IntN(20))
 		}
 		in := r.draw(draw, fmt.Sprintf("h%d-c%d-%d", r.n, c, i))
-		for tries := 0; r.call(ctx, store, c, in).unclear && tries < 2 && draw.IntN(2) == 0; tries++ {
+		for tries := 0; r.call(ctx, store, c, in...) && tries < 2 && draw.IntN(2) == 0; tries++ {
 			// G12: what failed unclearly is tried again.
+		}
+		if in[0].call == callRenew {
+			for range draw.IntN(4) { // a store may know by now who renews together
+				r.call(ctx, store, c, in...)
+			}
 		}
 	}
 }
 
-// draw chooses a call.
-func (r *race) draw(draw *rand.Rand, id string) keyInput {
+// draw chooses a call. One with several inputs renews their leases.
+func (r *race) draw(draw *rand.Rand, id string) []keyInput {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	in := keyInput{key: r.key(draw.IntN(concurrentKeys)), token: "t-" + id}
 	known := r.known[in.key]
-	kind := draw.IntN(20)
+	kind := draw.IntN(22)
 	if len(known) == 0 || kind < 5 {
 		in.call, in.backend = callConnect, id
 		r.known[in.key] = append(known, id)
 		r.tokens = append(r.tokens, in)
-		return in
+		return []keyInput{in}
 	}
 	// Mostly the one that was asked for last.
 	in.backend = known[max(0, len(known)-1-draw.IntN(2))]
@@ -167,7 +178,7 @@ func (r *race) draw(draw *rand.Rand, id string) keyInput {
 		in.call, in.backend = callConnect, ""
 		r.tokens = append(r.tokens, in)
 	case kind < 11:
-		in.call = callRenew
+		return r.drawRenewals(draw, in)
 	case kind < 15:
 		in.call = callReport
 		in.status = []backend.Status{backend.Ready, backend.Terminating, backend.Terminated, backend.Terminated}[draw.IntN(4)]
@@ -175,35 +186,66 @@ func (r *race) draw(draw *rand.Rand, id string) keyInput {
 		in.call = callTerminate
 	case kind < 17:
 		in.call = callRevoke
+	case kind == 20 && r.operators:
+		in.call = callPrevent
+	case kind == 21 && r.operators:
+		in.call = callLose
 	default:
 		in = r.tokens[draw.IntN(len(r.tokens))]
 		in.call = callRoute
 	}
-	return in
+	return []keyInput{in}
 }
 
-// call makes a call and notes it.
-func (r *race) call(ctx context.Context, store port.Store, client int, in keyInput) keyOutput {
+// drawRenewals asks for one, or as a drone does for all that it may have, one of
+// each key.
+func (r *race) drawRenewals(draw *rand.Rand, in keyInput) []keyInput {
+	in.call, in.token = callRenew, ""
+	all := []keyInput{in}
+	if draw.IntN(4) == 0 {
+		return all
+	}
+	for i := range concurrentKeys {
+		key := r.key(i)
+		switch id := r.held[key]; {
+		case id == "":
+		case key == in.key:
+			all[0].backend = id
+		case draw.IntN(8) > 0:
+			all = append(all, keyInput{call: callRenew, key: key, backend: id})
+		}
+	}
+	return all
+}
+
+// call makes a call, notes it, and reports whether it failed unclearly.
+func (r *race) call(ctx context.Context, store port.Store, client int, ins ...keyInput) (unclear bool) {
 	r.advancing.RLock()
 	defer r.advancing.RUnlock()
-	op := porcupine.Operation{ClientId: client, Input: in, Call: r.order.Add(1)}
-	out := r.ask(ctx, store, in)
-	op.Output, op.Return = out, r.order.Add(1)
-	if out.unclear {
-		op.Return = math.MaxInt64 // it may take effect at any later time
+	begin := r.order.Add(1)
+	outs := r.ask(ctx, store, ins)
+	end := r.order.Add(1)
+	if unclear = outs[0].unclear; unclear {
+		end = math.MaxInt64 // it may take effect at any later time
 		r.stats.unclear.Add(1)
 	}
 	r.stats.calls.Add(1)
-	if !out.unclear || in.call != callRoute { // which has no effect
-		r.note(op)
+	if unclear && ins[0].call == callRoute { // which has no effect
+		return unclear
 	}
-	return out
+	for i, in := range ins {
+		r.note(porcupine.Operation{ClientId: client, Input: in, Call: begin, Output: outs[i], Return: end})
+	}
+	return unclear
 }
 
-func (r *race) note(ops ...porcupine.Operation) {
+func (r *race) note(op porcupine.Operation) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.history = append(r.history, ops...)
+	r.history = append(r.history, op)
+	if in, out := op.Input.(keyInput), op.Output.(keyOutput); in.call == callConnect && out.backend != "" {
+		r.held[in.key] = out.backend
+	}
 }
 
 // advance lets time pass for all keys, while nobody calls.
@@ -239,13 +281,32 @@ func (r *race) look(ctx context.Context) {
 }
 
 // ask makes the call itself.
-func (r *race) ask(ctx context.Context, store port.Store, in keyInput) keyOutput {
+func (r *race) ask(ctx context.Context, store port.Store, ins []keyInput) []keyOutput {
+	if ins[0].call != callRenew {
+		return []keyOutput{r.askOne(ctx, store, ins[0])}
+	}
+	var renewals []port.Renewal
+	for _, in := range ins {
+		renewals = append(renewals, port.Renewal{Drone: r.drone, BackendID: in.backend, Lease: lease.Default()})
+	}
+	renewed, err := store.RenewKeys(ctx, renewals)
+	outs := make([]keyOutput, len(ins))
+	for i := range ins {
+		outs[i] = answer(err, func() keyOutput { return keyOutput{yes: renewed[i]} })
+	}
+	return outs
+}
+
+func (r *race) askOne(ctx context.Context, store port.Store, in keyInput) keyOutput {
 	switch in.call {
 	case callConnect:
 		return r.connect(ctx, store, in)
-	case callRenew:
-		renewed, err := store.RenewKeys(ctx, []port.Renewal{{Drone: r.drone, BackendID: in.backend, Lease: lease.Default()}})
-		return answer(err, func() keyOutput { return keyOutput{yes: renewed[0]} })
+	case callPrevent:
+		changed, err := store.(port.Operations).PreventRenew(ctx, in.backend)
+		return answer(err, func() keyOutput { return keyOutput{yes: changed} })
+	case callLose:
+		left, err := store.(port.Operations).MarkLost(ctx, in.backend)
+		return answer(err, func() keyOutput { return keyOutput{left: modelLeft(left)} })
 	case callReport:
 		outcomes, err := store.RecordStates(ctx, []port.StateReport{{Drone: r.drone, BackendID: in.backend, State: stateAt(in.status), Time: droneClock}})
 		return answer(err, func() keyOutput { return keyOutput{outcome: outcomes[0]} })

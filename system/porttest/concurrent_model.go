@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/anishathalye/porcupine"
 
@@ -20,6 +21,8 @@ const (
 	callTerminate = "terminate"
 	callRevoke    = "revoke"
 	callRoute     = "route"
+	callPrevent   = "prevent renew"
+	callLose      = "mark lost"
 	callAdvance   = "advance" // of the clock
 )
 
@@ -45,7 +48,8 @@ type keyOutput struct {
 	refused error // a sentinel
 	backend string
 	status  backend.Status
-	yes     bool // spawned, renewed
+	yes     bool // spawned, renewed, prevented
+	left    int  // of the lease
 	outcome port.RecordOutcome
 }
 
@@ -61,6 +65,7 @@ type keyState struct {
 type keyBackend struct {
 	status   backend.Status
 	leaseEnd int
+	final    bool
 }
 
 type keyToken struct {
@@ -129,13 +134,15 @@ func (s keyState) step(in keyInput) (keyState, keyOutput) {
 		}
 		return s, keyOutput{backend: t.backend, status: status}
 	case callRenew:
-		if !there || s.holder != in.backend || s.now >= b.leaseEnd {
+		if !there || s.holder != in.backend || s.now >= b.leaseEnd || b.final {
 			return s, keyOutput{}
 		}
 		b.leaseEnd = s.now + concurrentExpiry
 		return s.with(in.backend, b), keyOutput{yes: true}
 	case callReport:
 		return s.report(in, b, there)
+	case callPrevent, callLose:
+		return s.prevent(in, b)
 	}
 	if !there {
 		return s, keyOutput{refused: port.ErrNotFound}
@@ -162,7 +169,7 @@ func (s keyState) connect(in keyInput) (keyState, keyOutput) {
 	case there:
 		return s, keyOutput{refused: port.ErrBackendExists}
 	default:
-		b = keyBackend{backend.Scheduled, s.now + concurrentExpiry}
+		b = keyBackend{status: backend.Scheduled, leaseEnd: s.now + concurrentExpiry}
 		s = s.with(in.backend, b)
 		s.holder = in.backend
 	}
@@ -190,6 +197,32 @@ func (s keyState) report(in keyInput, b keyBackend, there bool) (keyState, keyOu
 		maps.DeleteFunc(s.tokens, func(_ string, t keyToken) bool { return t.backend == in.backend })
 	}
 	return s, keyOutput{outcome: port.Recorded}
+}
+
+func (s keyState) prevent(in keyInput, b keyBackend) (keyState, keyOutput) {
+	out := keyOutput{yes: !b.final}
+	if in.call == callLose {
+		out = keyOutput{left: max(b.leaseEnd-s.now, 0)}
+	}
+	if b.status == 0 || b.status == backend.Terminated {
+		return s, keyOutput{refused: port.ErrNotFound}
+	}
+	b.final = true
+	return s.with(in.backend, b), out
+}
+
+// modelLeft is what is left of a lease on the model's clock, which does not move
+// by itself, as the store's may by a little.
+func modelLeft(left time.Duration) int {
+	for l := concurrentExpiry % concurrentStep; l < concurrentExpiry && left > 0; l += concurrentStep {
+		if left <= time.Duration(l)*time.Second {
+			return l
+		}
+	}
+	if left > 0 {
+		return concurrentExpiry
+	}
+	return 0
 }
 
 // with is the state with another backend.
