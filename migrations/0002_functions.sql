@@ -205,7 +205,8 @@ begin
 		cross join unnest(p_namespace, p_name, p_tag, p_token, p_secret, p_username, p_data, p_life, p_refuse_static, p_backend)
 			with ordinality as i (namespace, name, tag, token, secret, username, data, life, refuse_static, backend, n)
 		join plane.backend b on b.namespace = i.namespace and b.name = i.name and b.holds
-		where b.lease_end > c.now and b.tag = i.tag and b.status < 60 and (b.static_token = '' or not i.refuse_static)
+		where (b.lease_end > c.now or (select t.ends from plane.term t where t.id = b.term) > c.now)
+			and b.tag = i.tag and b.status < 60 and (b.static_token = '' or not i.refuse_static)
 	), given as (
 		insert into plane.token (token, backend, seq, secret, username, data, expires)
 		select h.token, h.id, plane.number(h.id), h.secret, h.username, h.data::json, h.now + plane.us(h.life)
@@ -219,7 +220,8 @@ begin
 	end if;
 
 	-- The others, one transaction at a time for each key. Whoever has let a lease
-	-- expire is locked, so that it is not renewed meanwhile, and looked at again.
+	-- expire is locked, with a lease of its own, so that it is not renewed
+	-- meanwhile, and looked at again.
 	v_rest := array(
 		select i.n from generate_subscripts(p_token, 1) as i (n)
 		where v_answers is null or i.n <> all (array(select a.item from unnest(v_answers) a))
@@ -240,7 +242,7 @@ begin
 		from (
 			select r.n, b.id as holder, b.status, b.cluster, b.subdomain, b.static_token,
 				case
-				when b.lease_end > v_now then case
+				when b.lease_end > v_now or (select t.ends from plane.term t where t.id = b.term) > v_now then case
 					when b.tag <> p_tag[r.n] then 'held'
 					when b.status >= 60 then 'unhealthy'
 					when b.static_token <> '' and p_refuse_static[r.n] then 'static_user'
@@ -261,6 +263,7 @@ begin
 		) r;
 		exit when v_lapsed is null or v_locked is not null;
 		perform from (select from plane.backend b where b.id = any (v_lapsed) order by b.id for update) locked;
+		perform plane.part(v_lapsed);
 		v_locked := v_lapsed;
 	end loop;
 	v_answers := v_answers || v_more;
@@ -520,6 +523,61 @@ $$;
 comment on function plane.revocations is
 	'Store.Revocations, and the tick of the store''s clock. A tick that a crash takes back makes the clock slow, which it may be; so nobody waits for the disk.';
 
+-- Terms ------------------------------------------------------------------------
+
+create function plane.leave(p_terms bigint[], p_places smallint[]) returns table (id bigint, ends timestamptz)
+	language plpgsql volatile
+	set plan_cache_mode to force_generic_plan set enable_seqscan to off set enable_bitmapscan to off set enable_material to off
+	set enable_hashjoin to off set enable_mergejoin to off set jit to off
+as $$
+declare
+	v_ids bigint[];
+	v_ends timestamptz[];
+	v_empty bigint[];
+begin
+	with left_by as (
+		update plane.term t set members = t.members & ~g.mask
+		from (
+			select l.term, bit_or(1::bigint << l.place) as mask from unnest(p_terms, p_places) as l (term, place)
+			where l.term is not null group by l.term order by l.term
+		) g
+		where t.id = g.term
+		returning t.id, t.ends, t.members
+	)
+	select array_agg(l.id), array_agg(l.ends), array_agg(l.id) filter (where l.members = 0) into v_ids, v_ends, v_empty from left_by l;
+	if v_empty is not null then
+		delete from plane.term t where t.id = any (v_empty);
+	end if;
+	return query select * from unnest(v_ids, v_ends);
+end
+$$;
+comment on function plane.leave(bigint[], smallint[]) is
+	'Gives places in terms up: no one who finds these gone renews their backends. It waits for renewals under way, and returns when each term ends, these included. The caller has the backends'' rows locked, and has them no longer refer to the terms, in the same transaction.';
+
+create function plane.part(p_backends text[]) returns void
+	language plpgsql volatile
+	set plan_cache_mode to force_generic_plan set enable_seqscan to off set enable_bitmapscan to off set enable_material to off
+	set enable_hashjoin to off set enable_mergejoin to off set jit to off
+as $$
+declare
+	v_ids text[];
+	v_terms bigint[];
+	v_places smallint[];
+begin
+	select array_agg(b.id), array_agg(b.term), array_agg(b.place) into v_ids, v_terms, v_places
+	from plane.backend b where b.id = any (p_backends) and b.term is not null;
+	if v_ids is null then
+		return;
+	end if;
+	update plane.backend b set lease_end = greatest(b.lease_end, l.ends), term = null, place = null
+	from unnest(v_ids, v_terms) as i (id, term)
+	left join plane.leave(v_terms, v_places) l on l.id = i.term
+	where b.id = i.id;
+end
+$$;
+comment on function plane.part(text[]) is
+	'Gives backends, whose rows the caller has locked, leases of their own, which end when theirs did. From then on their rows say it all, and who has them locked has nobody renew them.';
+
 -- Ends -------------------------------------------------------------------------
 
 create function plane.finish(p_backend text, p_drone bigint, p_end plane.step, p_now timestamptz) returns plane.backend
@@ -546,7 +604,7 @@ begin
 end
 $$;
 comment on function plane.finish(text, bigint, plane.step, timestamptz) is
-	'Moves a backend to plane.ended, with its last state: its key is free, its actions and tokens are void. Returns what it was, or null when it does not live on that drone. The caller takes back what its drone promised (plane.unload), after all else.';
+	'Moves a backend to plane.ended, with its last state: its key is free, its actions and tokens are void. Returns what it was, or null when it does not live on that drone. The caller gives up its place in its term (plane.leave), and takes back what its drone promised (plane.unload), after all else and in this order.';
 
 create function plane.record(
 	p_drone bigint[], p_backend text[], p_status smallint[], p_at timestamptz[], p_address text[], p_last smallint[],
@@ -565,6 +623,8 @@ declare
 	v_drones bigint[] := '{}';
 	v_millicpus bigint[] := '{}';
 	v_memory bigint[] := '{}';
+	v_terms bigint[] := '{}';
+	v_places smallint[] := '{}';
 begin
 	perform from (select from plane.backend b where b.id = any (p_backend) order by b.id for update) locked;
 	v_now := plane.now();
@@ -577,6 +637,8 @@ begin
 				v_drones := v_drones || v_gone.drone;
 				v_millicpus := v_millicpus || v_gone.millicpus;
 				v_memory := v_memory || v_gone.memory;
+				v_terms := v_terms || v_gone.term;
+				v_places := v_places || v_gone.place;
 			end if;
 		else
 			update plane.backend b set
@@ -595,6 +657,7 @@ begin
 			else 2 end::smallint;
 	end loop;
 	if cardinality(v_drones) > 0 then
+		perform plane.leave(v_terms, v_places);
 		perform plane.unload(v_drones, v_millicpus, v_memory);
 	end if;
 	return v_outcomes;
@@ -603,7 +666,33 @@ $$;
 comment on function plane.record is
 	'Store.RecordStates, item by item, in order: 0 recorded, 1 the backend was that far already, 2 there is no such backend on that drone.';
 
-create function plane.renew(p_drone bigint[], p_backend text[], p_expiry bigint[], p_late boolean, out backends text[], out drones bigint[])
+create function plane.extend(
+	p_term bigint[], p_drone bigint[], p_asked bigint[], p_expiry bigint[], out terms bigint[], out members bigint[]
+)
+	language plpgsql volatile
+	set plan_cache_mode to force_generic_plan set enable_seqscan to off set enable_bitmapscan to off set enable_material to off
+	set enable_hashjoin to off set enable_mergejoin to off set jit to off
+as $$
+declare
+	v_now timestamptz := plane.now();
+begin
+	with extended as (
+		update plane.term t set ends = v_now + plane.us(i.expiry)
+		from (select * from unnest(p_term, p_drone, p_asked, p_expiry) as u (id, drone, asked, expiry) order by u.id) i
+		where t.id = i.id and t.drone = i.drone and t.members & ~i.asked = 0 and t.members & i.asked <> 0
+			and t.ends > v_now + interval '5 seconds' and t.ends <= v_now + plane.us(i.expiry)
+		returning t.id, t.members
+	)
+	select array_agg(e.id), array_agg(e.members) into terms, members from extended e;
+end
+$$;
+comment on function plane.extend(bigint[], bigint[], bigint[], bigint[]) is
+	'Part of Store.RenewKeys: extends terms, for the places that were asked for, and returns those that it has extended with their members: these are renewed, and no others. It passes over terms of which another member did not ask, that would end sooner than they do, and, as plane.renew without p_late, that have less than 5 s left. In order of the terms'' numbers; it locks nothing else.';
+
+create function plane.renew(
+	p_drone bigint[], p_backend text[], p_expiry bigint[], p_share integer[], p_place smallint[], p_late boolean,
+	out backends text[], out drones bigint[], out terms bigint[], out places smallint[]
+)
 	language plpgsql volatile
 	set plan_cache_mode to force_generic_plan set enable_seqscan to off set enable_bitmapscan to off set enable_material to off
 	set enable_hashjoin to off set enable_mergejoin to off set jit to off
@@ -611,12 +700,22 @@ as $$
 declare
 	v_now timestamptz;
 	v_least timestamptz;
+	v_new bigint[];       -- the new terms
+	v_ends timestamptz[]; -- when those that were renewed end,
+	v_terms bigint[];     -- the terms that they were in (null: none),
+	v_places smallint[];  -- their places in these,
+	v_left bigint[];      -- and those that were left,
+	v_last timestamptz[]; -- with their ends
 begin
 	if p_late then
 		-- Where a lease is about to expire, the time is read once no other
 		-- transaction can have seen it expired: else one could find the key free,
 		-- and it would be renewed all the same.
 		perform from (select from plane.backend b where b.id = any (p_backend) order by b.id for no key update) locked;
+		perform from (
+			select from plane.term t
+			where t.id = any (array(select b.term from plane.backend b where b.id = any (p_backend))) order by t.id for no key update
+		) locked;
 		v_now := plane.now();
 		v_least := v_now;
 	else
@@ -624,17 +723,50 @@ begin
 		v_now := plane.now();
 		v_least := v_now + interval '5 seconds';
 	end if;
+	v_new := array(select nextval('plane.term_id_seq') from generate_series(1, (select max(s.share) from unnest(p_share) as s (share))));
+	-- What is seen of a term is as of when this began; its end never moves back.
+	-- Who has another term since is passed over, and so is whose lease ends later
+	-- already: a renewal that has read the time after this one was faster.
 	with renewed as (
-		update plane.backend b set lease_end = v_now + plane.us(i.expiry)
-		from (select * from unnest(p_drone, p_backend, p_expiry) as u (drone, id, expiry) order by u.id) i
-		where b.id = i.id and b.drone = i.drone and b.holds and not b.final and b.lease_end > v_least
-		returning b.id, b.drone
+		update plane.backend b set
+			lease_end = v_now + plane.us(i.expiry),
+			term = v_new[i.share], place = case when i.share is not null then i.place end
+		from (
+			select u.*, o.term, o.place as old_place, t.ends
+			from (
+				select * from unnest(p_drone, p_backend, p_expiry, p_share, p_place) as u (drone, id, expiry, share, place)
+				order by u.id
+			) u
+			join plane.backend o on o.id = u.id
+			left join plane.term t on t.id = o.term
+		) i
+		where b.id = i.id and b.drone = i.drone and b.holds and not b.final
+			and b.term is not distinct from i.term and greatest(b.lease_end, i.ends) > v_least
+			and (p_late or greatest(b.lease_end, i.ends) <= v_now + plane.us(i.expiry))
+		returning b.id, b.drone, b.term, b.place, b.lease_end, i.term as old_term, i.old_place
 	)
-	select array_agg(r.id), array_agg(r.drone) into backends, drones from renewed r;
+	select array_agg(r.id), array_agg(r.drone), array_agg(r.term), array_agg(r.place), array_agg(r.lease_end), array_agg(r.old_term), array_agg(r.old_place)
+	into backends, drones, terms, places, v_ends, v_terms, v_places from renewed r;
+	if array_remove(v_terms, null) <> '{}' then
+		select array_agg(l.id), array_agg(l.ends) into v_left, v_last from plane.leave(v_terms, v_places) l;
+		if not p_late and (select max(l.ends) from unnest(v_last) as l (ends)) > (select min(r.ends) from unnest(v_ends) as r (ends)) then
+			-- The same, of a term that was extended meanwhile.
+			update plane.backend b set lease_end = greatest(b.lease_end, l.ends)
+			from unnest(backends, v_terms) as r (id, term) join unnest(v_left, v_last) as l (id, ends) on l.id = r.term
+			where b.id = r.id;
+		end if;
+	end if;
+	if cardinality(v_new) > 0 then
+		insert into plane.term (id, ends, drone, members)
+		select b.term, max(b.lease_end), b.drone, bit_or(1::bigint << b.place)
+		from plane.backend b
+		where b.id = any (backends) and b.term is not null
+		group by b.term, b.drone;
+	end if;
 end
 $$;
 comment on function plane.renew is
-	'Store.RenewKeys: extends leases, and returns those that were renewed, with their drones. Without p_late it passes over those that have less than 5 s left; they take a second call, in a transaction of its own, as these are locked anew. In order of the backends'' names, so that two of these never wait for each other.';
+	'Part of Store.RenewKeys: extends leases one by one, and returns those that were renewed, with their drones, terms and places. Those with the same number in p_share, which are of one drone and for one expiry, share a new term from now on, each in its p_place; those with null have leases of their own. Without p_late it passes over those that have less than 5 s left; they take a second call, in a transaction of its own, as these are locked anew. In order of the backends'' names, so that two of these never wait for each other.';
 
 create function plane.terminate(p_backend text, p_action text, p_kind text, p_reason text) returns bigint
 	language plpgsql volatile
@@ -997,11 +1129,12 @@ begin
 	-- What the rows say by themselves, which most often is that nothing is due.
 	select array_agg(b.id) filter (where not x.idle), bool_or(x.idle) into v_ids, v_looks_idle
 	from plane.backend b
+	left join plane.term t on t.id = b.term
 	cross join lateral (
-		select (b.lease_end <= v_now or b.hard is null and (b.swept or b.made + b.lifetime <= v_now)) is not true as idle
+		select (greatest(b.lease_end, t.ends) <= v_now or b.hard is null and (b.swept or b.made + b.lifetime <= v_now)) is not true as idle
 	) x
 	where (p_ids is null or b.id = any (p_ids)) and (
-		b.lease_end <= v_now or b.hard is null and (
+		greatest(b.lease_end, t.ends) <= v_now or b.hard is null and (
 			b.swept or b.made + b.lifetime <= v_now
 			or not p_skip_idle and b.status = 50 and greatest(b.ready, b.used) + b.max_idle <= v_now
 		)
@@ -1025,10 +1158,10 @@ begin
 		null::timestamptz
 	from (
 		select b.id, d.name as drone, round(extract(epoch from v_now - d.seen)) as quiet, case
-			when b.lease_end <= v_now and b.lost then 'marked'
-			when b.lease_end <= v_now and v_now - d.seen > plane.us(p_drone_lost) then 'lost'
-			when b.lease_end <= v_now and b.status = 10 then 'unstarted'
-			when b.lease_end <= v_now and v_now - b.lease_end >= plane.us(p_lease_grace) then 'lapsed'
+			when e.lease_end <= v_now and b.lost then 'marked'
+			when e.lease_end <= v_now and v_now - d.seen > plane.us(p_drone_lost) then 'lost'
+			when e.lease_end <= v_now and b.status = 10 then 'unstarted'
+			when e.lease_end <= v_now and v_now - e.lease_end >= plane.us(p_lease_grace) then 'lapsed'
 			when b.hard is not null then null
 			when b.swept or b.made + b.lifetime <= v_now or b.id = any (v_idle) then case
 				when b.soft is null then 'soft'
@@ -1037,6 +1170,8 @@ begin
 				end
 			end as verdict
 		from plane.backend b join plane.node d on d.id = b.drone
+		left join plane.term t on t.id = b.term
+		cross join lateral (select greatest(b.lease_end, t.ends) as lease_end) e
 		where b.id = any (v_ids || v_idle)
 	) x
 	where x.verdict is not null
@@ -1065,14 +1200,28 @@ declare
 	v record;
 	v_b plane.backend;
 	v_now timestamptz;
+	v_locked bigint[];
 	v_last plane.step;
 	v_next integer := 1;
 	v_drones bigint[] := '{}';
 	v_millicpus bigint[] := '{}';
 	v_memory bigint[] := '{}';
+	v_terms bigint[] := '{}';
+	v_places smallint[] := '{}';
 begin
 	p_ids := array(select b.id from plane.backend b where b.id = any (p_ids) order by b.id for update skip locked);
+	-- So are the terms that expire before this is over: one may just be extended,
+	-- in a commit that takes long. Whose term is not to be had is left to the next.
 	v_now := plane.now();
+	v_locked := array(
+		select t.id from plane.term t
+		where t.id = any (array(select b.term from plane.backend b where b.id = any (p_ids))) and t.ends <= v_now + interval '5 seconds'
+		order by t.id for update skip locked
+	);
+	p_ids := array(
+		select b.id from plane.backend b left join plane.term t on t.id = b.term
+		where b.id = any (p_ids) and (t.ends <= v_now + interval '5 seconds' and t.id <> all (v_locked)) is not true
+	);
 	for v in
 		select * from plane.due(p_ids, p_drone_lost, p_proxy_gone, p_hard_after, p_lease_grace, p_word_late, p_skip_idle, null)
 	loop
@@ -1100,10 +1249,13 @@ begin
 			v_drones := v_drones || v_b.drone;
 			v_millicpus := v_millicpus || v_b.millicpus;
 			v_memory := v_memory || v_b.memory;
+			v_terms := v_terms || v_b.term;
+			v_places := v_places || v_b.place;
 			return next;
 		end case;
 	end loop;
 	if cardinality(v_drones) > 0 then
+		perform plane.leave(v_terms, v_places);
 		perform plane.unload(v_drones, v_millicpus, v_memory);
 	end if;
 end
@@ -1353,6 +1505,7 @@ begin
 	if not found then
 		return null; -- even if it comes just now
 	end if;
+	perform plane.part(array[p_backend]);
 	update plane.backend b set final = true where b.id = p_backend and not b.final;
 	return not v_final;
 end
@@ -1366,8 +1519,13 @@ as $$
 declare
 	v_end timestamptz;
 begin
+	perform from plane.backend b where b.id = p_backend for no key update;
+	if not found then
+		return null;
+	end if;
+	perform plane.part(array[p_backend]);
 	update plane.backend b set final = true, lost = true where b.id = p_backend returning b.lease_end into v_end;
-	return greatest(extract(epoch from v_end - plane.now()) * 1000000, case when v_end is not null then 0 end)::bigint;
+	return greatest(extract(epoch from v_end - plane.now()) * 1000000, 0)::bigint;
 end
 $$;
 comment on function plane.mark_lost(text) is 'Operations.MarkLost: until its lease expires, in microseconds; null: there is no such backend, or it is terminated.';
@@ -1393,14 +1551,16 @@ begin
 			case when b.hard is not null then 'hard' when b.soft is not null then 'soft' else '' end as kind,
 			case
 			when b.lost then 'marked as lost'
-			when b.lease_end <= v_now and v_now - d.seen > plane.us(p_drone_lost) then 'its drone is lost'
-			when b.lease_end <= v_now and (b.status = 10 or v_now - b.lease_end >= plane.us(p_lease_grace)) then 'its lease expired'
+			when e.lease_end <= v_now and v_now - d.seen > plane.us(p_drone_lost) then 'its drone is lost'
+			when e.lease_end <= v_now and (b.status = 10 or v_now - e.lease_end >= plane.us(p_lease_grace)) then 'its lease expired'
 			when b.final then 'its lease is renewed no more'
 			when b.made + b.lifetime <= v_now then 'past its lifetime'
 			when b.id = any (v_idle) then 'idle'
 			when b.hard is not null or b.soft is not null then 'its end was asked for'
 			end as why
 		from plane.backend b join plane.node d on d.id = b.drone
+		left join plane.term t on t.id = b.term
+		cross join lateral (select greatest(b.lease_end, t.ends) as lease_end) e
 	) x
 	where x.why is not null
 	order by x.id

@@ -46,10 +46,16 @@ func TestStoreConcurrently(t *testing.T) {
 	if testing.Short() {
 		histories = 30
 	}
+	d.exec(`create sequence public.extended;
+		create function public.count() returns trigger language plpgsql as $$ begin perform nextval('public.extended'); return new; end $$;
+		create trigger count before update of ends on plane.term for each row execute function public.count()`)
 	start := time.Now()
 	porttest.StoreConcurrently(t, histories, s)
 	t.Logf("%d connections cut, %v", c.cuts, time.Since(start).Round(time.Second))
 	require.Greater(t, c.cuts, histories)
+	extended := d.number("select last_value from public.extended")
+	t.Logf("%d terms extended", extended)
+	require.Greater(t, extended, histories/2)
 }
 
 // busy reports whether the server is still at work on what came from the

@@ -19,7 +19,7 @@ const connectManySQL = `
 			with ordinality as i (namespace, name, tag, token, secret, username, data, life, backend, action, subdomain, spawn, drone, n)
 	), held as materialized (
 		select i.n, b.id, b.status, b.cluster, b.subdomain, m.now, i.token, i.secret, i.username, i.data, i.life,
-			b.lease_end > m.now and b.tag = i.tag and b.status < 60 and b.static_token = '' and b.id is distinct from i.backend as good
+			(b.lease_end > m.now or ` + shared + ` > m.now) and b.tag = i.tag and b.status < 60 and b.static_token = '' and b.id is distinct from i.backend as good
 		from moment m
 		cross join item i
 		join plane.backend b on b.namespace = i.namespace and b.name = i.name and b.holds
@@ -79,7 +79,7 @@ const (
 	connectOneSQL = `
 	with held as materialized (
 		select b.id, b.status, b.cluster, b.subdomain, c.now,
-			b.lease_end > c.now and b.tag = $3::text and b.status < 60 and b.static_token = '' and b.id is distinct from $10::text as good
+			(b.lease_end > c.now or ` + shared + ` > c.now) and b.tag = $3::text and b.status < 60 and b.static_token = '' and b.id is distinct from $10::text as good
 		from (select plane.shows(k.last, k.behind) as now from plane.clock k where k.one) c
 		cross join plane.backend b
 		where b.namespace = $1::text and b.name = $2::text and b.holds

@@ -52,6 +52,11 @@ func byKey(a, b port.ConnectParams) int { return strings.Compare(heldName(a), he
 
 func heldName(p port.ConnectParams) string { return p.Key.Namespace + "\x00" + p.Key.Name }
 
+// shared is when the lease ends that a backend shares; null: it shares none. It is
+// an expression, and no join, so that it is looked up for the one row that is found
+// and never looks worth a hash of all terms.
+const shared = `(select t.ends from plane.term t where t.id = b.term)`
+
 const joinSQL = `
 	insert into plane.token (token, backend, seq, secret, username, data, expires, cluster, subdomain, status)
 	select i.token, b.id, plane.number(b.id), i.secret, i.username, i.data::json, c.now + plane.us(i.life), b.cluster, b.subdomain, b.status
@@ -59,7 +64,8 @@ const joinSQL = `
 	cross join unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::text[])
 		as i (namespace, name, tag, token, secret, username, data, life, wish)
 	join plane.backend b on b.namespace = i.namespace and b.name = i.name and b.holds
-	where b.lease_end > c.now and b.tag = i.tag and b.status < 60 and b.static_token = '' and b.id is distinct from i.wish
+	where (b.lease_end > c.now or ` + shared + ` > c.now)
+		and b.tag = i.tag and b.status < 60 and b.static_token = '' and b.id is distinct from i.wish
 	returning token, backend, cluster, subdomain, status`
 
 const joinOneSQL = `
@@ -68,7 +74,8 @@ const joinOneSQL = `
 	from (select plane.shows(k.last, k.behind) as now from plane.clock k where k.one) c
 	cross join plane.backend b
 	where b.namespace = $1::text and b.name = $2::text and b.holds
-		and b.lease_end > c.now and b.tag = $3::text and b.status < 60 and b.static_token = '' and b.id is distinct from $9::text
+		and (b.lease_end > c.now or ` + shared + ` > c.now)
+		and b.tag = $3::text and b.status < 60 and b.static_token = '' and b.id is distinct from $9::text
 	returning token, backend, cluster, subdomain, status`
 
 // joinAll does many joins in one transaction, in order of their keys: so no two

@@ -37,6 +37,7 @@ type Store struct {
 	deaf      bool                // what listens does so through a pooler
 	held      *recent.Table[bool] // by key: whether it could be joined lately
 	drones    *drones             // where backends may go
+	seats     *recent.Table[seat] // by backend: where it shares a lease
 	combiners
 }
 
@@ -92,6 +93,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s := &Store{
 		cfg: cfg, pool: pool, announcer: newAnnouncer(pool, cfg.log()), follow: follow, quiet: quietTime,
 		deaf: behindPooler && cfg.listenURL() == cfg.URL, held: recent.New[bool](mostHeld, heldAge), drones: newDrones(),
+		seats: recent.New[seat](mostSeats, seatAge),
 	}
 	s.combine()
 	return s, nil
