@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -30,7 +31,9 @@ type joined struct {
 // quarter less than one that may have to spawn. ok is false when the key is free by
 // now, or held in another way, and nothing has been done.
 func (s *Store) join(ctx context.Context, p port.ConnectParams) (c port.Connected, ok bool, err error) {
-	if held, known := s.held.Get(heldName(p), time.Now()); !known || !held.Value {
+	now := time.Now()
+	held, known := s.held.Get(heldName(p), now)
+	if !known || !held.Value {
 		return c, false, nil
 	}
 	rows, err := s.joins.do(ctx, []port.ConnectParams{p})
@@ -41,14 +44,18 @@ func (s *Store) join(ctx context.Context, p port.ConnectParams) (c port.Connecte
 		return c, false, failed(ctx, "connect", err)
 	}
 	j := rows[0]
-	s.remember(p, j != joined{})
+	if (j == joined{} || now.Sub(held.At) > heldAge/2) { // else it is known
+		s.remember(p, j != joined{})
+	}
 	return port.Connected{BackendID: j.backend, Status: backend.Status(j.status), Cluster: j.cluster, Subdomain: j.subdomain}, j != joined{}, nil
 }
 
 // remember notes whether a key could be joined now.
 func (s *Store) remember(p port.ConnectParams, held bool) { s.held.Put(heldName(p), held, time.Now()) }
 
-func byKey(a, b port.ConnectParams) int { return strings.Compare(heldName(a), heldName(b)) }
+func byKey(a, b port.ConnectParams) int {
+	return cmp.Or(strings.Compare(a.Key.Namespace, b.Key.Namespace), strings.Compare(a.Key.Name, b.Key.Name))
+}
 
 func heldName(p port.ConnectParams) string { return p.Key.Namespace + "\x00" + p.Key.Name }
 
