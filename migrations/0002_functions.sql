@@ -500,20 +500,24 @@ create function plane.revocations(p_within bigint, out now timestamptz, out ids 
 as $$
 #variable_conflict use_column
 declare
-	v_clock plane.clock;
-	v_wall timestamptz;
+	v_last timestamptz;
+	v_ticked timestamptz;
 begin
-	now := plane.now();
-	select c.* into v_clock from plane.clock c where c.one;
-	if now = v_clock.last or now >= v_clock.last + interval '200 milliseconds' then
+	select c.last, plane.shows(c.last, c.behind) into v_last, now from plane.clock c where c.one;
+	if now = v_last or now >= v_last + interval '200 milliseconds' then
 		-- A tick; where another controller is at it, that is as good.
-		select c.* into v_clock from plane.clock c where c.one for update skip locked;
-		if found then
-			perform set_config('synchronous_commit', 'off', true);
-			v_wall := plane.wall();
-			now := plane.shows(v_clock.last, v_clock.behind, v_wall);
-			update plane.clock c set last = now, behind = (extract(epoch from v_wall) - extract(epoch from now)) * 1000000 where c.one;
-		end if;
+		update plane.clock c set last = s.now, behind = (extract(epoch from s.wall) - extract(epoch from s.now)) * 1000000
+		from (
+			select k.wall, plane.shows(k.last, k.behind, k.wall) as now
+			from (
+				select o.last, o.behind, plane.wall() as wall, set_config('synchronous_commit', 'off', true)
+				from plane.clock o where o.one for update skip locked
+			) k
+			offset 0
+		) s
+		where c.one
+		returning s.now into v_ticked;
+		now := coalesce(v_ticked, now);
 	end if;
 	select array_agg(r.id order by r.id), array_agg(r.backend order by r.id), array_agg(r.username order by r.id)
 	into ids, backends, usernames
@@ -673,14 +677,17 @@ create function plane.extend(
 	set plan_cache_mode to force_generic_plan set enable_seqscan to off set enable_bitmapscan to off set enable_material to off
 	set enable_hashjoin to off set enable_mergejoin to off set jit to off
 as $$
-declare
-	v_now timestamptz := plane.now();
 begin
 	with extended as (
-		update plane.term t set ends = v_now + plane.us(i.expiry)
-		from (select * from unnest(p_term, p_drone, p_asked, p_expiry) as u (id, drone, asked, expiry) order by u.id) i
+		update plane.term t set ends = i.ends
+		from (
+			select u.id, u.drone, u.asked, c.now, c.now + plane.us(u.expiry) as ends
+			from (select plane.shows(k.last, k.behind) as now from plane.clock k where k.one offset 0) c
+			cross join unnest(p_term, p_drone, p_asked, p_expiry) as u (id, drone, asked, expiry)
+			order by u.id
+		) i
 		where t.id = i.id and t.drone = i.drone and t.members & ~i.asked = 0 and t.members & i.asked <> 0
-			and t.ends > v_now + interval '5 seconds' and t.ends <= v_now + plane.us(i.expiry)
+			and t.ends > i.now + interval '5 seconds' and t.ends <= i.ends
 		returning t.id, t.members
 	)
 	select array_agg(e.id), array_agg(e.members) into terms, members from extended e;
@@ -1117,6 +1124,7 @@ as $$
 #variable_conflict use_column
 declare
 	v_now timestamptz := plane.now();
+	v_over bigint[];     -- terms that have expired
 	v_ids text[];        -- what may be due for another reason than being idle
 	v_looks_idle boolean;
 	v_idle text[] := '{}';
@@ -1127,14 +1135,17 @@ begin
 		return;
 	end if;
 	-- What the rows say by themselves, which most often is that nothing is due.
+	v_over := array(select t.id from plane.term t where t.ends <= v_now);
 	select array_agg(b.id) filter (where not x.idle), bool_or(x.idle) into v_ids, v_looks_idle
 	from plane.backend b
-	left join plane.term t on t.id = b.term
 	cross join lateral (
-		select (greatest(b.lease_end, t.ends) <= v_now or b.hard is null and (b.swept or b.made + b.lifetime <= v_now)) is not true as idle
+		select (
+			b.lease_end <= v_now and (b.term is null or b.term = any (v_over))
+			or b.hard is null and (b.swept or b.made + b.lifetime <= v_now)
+		) is not true as idle
 	) x
 	where (p_ids is null or b.id = any (p_ids)) and (
-		greatest(b.lease_end, t.ends) <= v_now or b.hard is null and (
+		b.lease_end <= v_now and (b.term is null or b.term = any (v_over)) or b.hard is null and (
 			b.swept or b.made + b.lifetime <= v_now
 			or not p_skip_idle and b.status = 50 and greatest(b.ready, b.used) + b.max_idle <= v_now
 		)
@@ -1148,34 +1159,36 @@ begin
 		into v_idle, v_in_use, v_used
 		from plane.idle(p_ids, false, v_now, p_proxy_gone, p_word_late) i join plane.backend b on b.id = i.id;
 	end if;
-	return query
-	select x.id, x.verdict, case x.verdict
-		when 'marked' then 'an operator marked it as lost'
-		when 'lost' then format('drone %s has not been heard from for %ss', x.drone, x.quiet)
-		when 'unstarted' then format('drone %s did not start it before its lease expired', x.drone)
-		when 'lapsed' then format('drone %s did not renew its lease, and did not say how it ended', x.drone)
-		end,
-		null::timestamptz
-	from (
-		select b.id, d.name as drone, round(extract(epoch from v_now - d.seen)) as quiet, case
-			when e.lease_end <= v_now and b.lost then 'marked'
-			when e.lease_end <= v_now and v_now - d.seen > plane.us(p_drone_lost) then 'lost'
-			when e.lease_end <= v_now and b.status = 10 then 'unstarted'
-			when e.lease_end <= v_now and v_now - e.lease_end >= plane.us(p_lease_grace) then 'lapsed'
-			when b.hard is not null then null
-			when b.swept or b.made + b.lifetime <= v_now or b.id = any (v_idle) then case
-				when b.soft is null then 'soft'
-				when v_now - b.soft >= plane.us(p_hard_after) then 'hard'
-				when not b.swept then 'note'
-				end
-			end as verdict
-		from plane.backend b join plane.node d on d.id = b.drone
-		left join plane.term t on t.id = b.term
-		cross join lateral (select greatest(b.lease_end, t.ends) as lease_end) e
-		where b.id = any (v_ids || v_idle)
-	) x
-	where x.verdict is not null
-	limit p_limit;
+	if v_ids is not null or v_idle <> '{}' then
+		return query
+		select x.id, x.verdict, case x.verdict
+			when 'marked' then 'an operator marked it as lost'
+			when 'lost' then format('drone %s has not been heard from for %ss', x.drone, x.quiet)
+			when 'unstarted' then format('drone %s did not start it before its lease expired', x.drone)
+			when 'lapsed' then format('drone %s did not renew its lease, and did not say how it ended', x.drone)
+			end,
+			null::timestamptz
+		from (
+			select b.id, d.name as drone, round(extract(epoch from v_now - d.seen)) as quiet, case
+				when e.lease_end <= v_now and b.lost then 'marked'
+				when e.lease_end <= v_now and v_now - d.seen > plane.us(p_drone_lost) then 'lost'
+				when e.lease_end <= v_now and b.status = 10 then 'unstarted'
+				when e.lease_end <= v_now and v_now - e.lease_end >= plane.us(p_lease_grace) then 'lapsed'
+				when b.hard is not null then null
+				when b.swept or b.made + b.lifetime <= v_now or b.id = any (v_idle) then case
+					when b.soft is null then 'soft'
+					when v_now - b.soft >= plane.us(p_hard_after) then 'hard'
+					when not b.swept then 'note'
+					end
+				end as verdict
+			from plane.backend b join plane.node d on d.id = b.drone
+			left join plane.term t on t.id = b.term
+			cross join lateral (select greatest(b.lease_end, t.ends) as lease_end) e
+			where b.id = any (v_ids || v_idle)
+		) x
+		where x.verdict is not null
+		limit p_limit;
+	end if;
 	if p_ids is not null or p_skip_idle then
 		return;
 	end if;

@@ -58,7 +58,7 @@ func parse(args []string) (options, error) {
 	f.IntVar(&o.load.keys, "keys", 1000, "how many keys are held")
 	f.IntVar(&o.rest.backends, "backends", 10_000, "how many backends are at rest")
 	f.DurationVar(&o.rest.watch, "watch", 24*time.Second, "for how long")
-	f.DurationVar(&o.rest.settle, "settle", port.HeartbeatEvery, "how long they are left alone before")
+	f.DurationVar(&o.rest.settle, "settle", 2*renewEvery+port.HeartbeatEvery, "how long they are left alone before")
 	f.IntVar(&o.rest.each, "each", 20_000, "how many statements of one each are run for comparison")
 	f.IntVar(&o.history, "history", 1_250_000, "how many backends have ended before; each left eight states")
 	if err := f.Parse(args); err != nil {

@@ -228,14 +228,15 @@ func owner() (*syscall.Credential, error) {
 }
 
 // processorTime is what the server's processes have used so far, those that have
-// ended included.
+// ended included. Of those that live the kernel's scheduler tells it to the
+// nanosecond; of the others it is known in hundredths of a second.
 func (s *server) processorTime() (time.Duration, error) {
-	postmaster := s.cmd.Process.Pid
+	postmaster := strconv.Itoa(s.cmd.Process.Pid)
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
 		return 0, err
 	}
-	var ticks int64
+	var sum time.Duration
 	for _, path := range stats {
 		b, err := os.ReadFile(path)
 		if err != nil {
@@ -244,21 +245,32 @@ func (s *server) processorTime() (time.Duration, error) {
 		// After the name, which may hold anything, in brackets: state, parent, …
 		_, rest, _ := strings.Cut(string(b[strings.LastIndexByte(string(b), ')'):]), " ")
 		fields := strings.Fields(rest)
-		own := filepath.Base(filepath.Dir(path)) == strconv.Itoa(postmaster)
-		if !own && fields[1] != strconv.Itoa(postmaster) {
+		own := filepath.Base(filepath.Dir(path)) == postmaster
+		if !own && fields[1] != postmaster {
 			continue
 		}
-		times := fields[11:13] // utime, stime
-		if own {
-			times = fields[11:15] // and those of children that have ended
+		running, err := os.ReadFile(filepath.Join(filepath.Dir(path), "schedstat"))
+		if err != nil {
+			continue
 		}
-		for _, t := range times {
-			n, err := strconv.ParseInt(t, 10, 64)
-			if err != nil {
+		nanoseconds, _, _ := strings.Cut(string(running), " ")
+		if err := add(&sum, nanoseconds, time.Nanosecond); err != nil {
+			return 0, fmt.Errorf("%s: %w", path, err)
+		}
+		if !own {
+			continue
+		}
+		for _, ended := range fields[13:15] { // cutime, cstime; USER_HZ is 100 on all that Go runs on
+			if err := add(&sum, ended, time.Second/100); err != nil {
 				return 0, fmt.Errorf("%s: %w", path, err)
 			}
-			ticks += n
 		}
 	}
-	return time.Duration(ticks) * (time.Second / 100), nil // USER_HZ is 100 on all that Go runs on
+	return sum, nil
+}
+
+func add(sum *time.Duration, count string, of time.Duration) error {
+	n, err := strconv.ParseInt(count, 10, 64)
+	*sum += time.Duration(n) * of
+	return err
 }
