@@ -132,11 +132,11 @@ func (s *Store) connectAll(ctx context.Context, items []port.ConnectParams) ([]c
 	if len(items) > 1 {
 		return s.connectMany(ctx, items)
 	}
-	c := connectColumnsOf(items)
+	parameters := connectParameters(items[0])
 	drones, look := s.choose(items)
-	a, err := s.askConnectOne(ctx, look, connectOneSQL, append(c.one(), drones[0]))
+	a, err := s.askConnectOne(ctx, look, connectOneSQL, append(slices.Clip(parameters), drones[0]))
 	if code(err) == codeUnique || code(err) == codeCareful {
-		a, err = s.askConnectOne(ctx, nil, connectLateSQL, c.one())
+		a, err = s.askConnectOne(ctx, nil, connectLateSQL, parameters)
 	}
 	if code(err) == codeUnique {
 		a, err = connectAnswer{outcome: again}, nil

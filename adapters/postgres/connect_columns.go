@@ -47,8 +47,7 @@ func newConnectColumns(n int) *connectColumns {
 	}
 }
 
-// many are the parameters of plane.connect, common those of connectManySQL, and one
-// those of the statements for one connect.
+// many are the parameters of plane.connect, and common those of connectManySQL.
 func (c *connectColumns) many() []any {
 	return slices.Concat([]any{
 		c.namespace, c.name, c.tag, c.token, c.secret, c.username, c.data, c.life, c.refuseStatic,
@@ -87,13 +86,25 @@ func (c *connectColumns) figures() []any {
 	}
 }
 
-func (c *connectColumns) one() []any {
-	s := c.spawns[0]
+// connectParameters are the parameters of the statements for one connect, but for
+// the drone.
+func connectParameters(p port.ConnectParams) []any {
+	w := wished(p)
+	s := spawnOf(w)
 	return []any{
-		c.namespace[0], c.name[0], c.tag[0], c.token[0], c.secret[0], c.username[0], c.data[0], c.life[0], c.refuseStatic[0],
-		c.backend[0], c.action[0], c.static[0], c.subdomain[0], c.seed[0],
+		text(p.Key.Namespace), text(p.Key.Name), text(p.Key.Tag), digest(p.Token), text(p.SecretToken),
+		optional(p.User), raw(p.UserData), p.TokenLife.Microseconds(), p.RefuseStatic,
+		wish(p), w.ActionID, w.StaticToken, w.Subdomain, int64(p.PlacementSeed),
 		s.cluster, s.pool, s.run(), s.lifetime, s.maxIdle, s.bestOf, s.healthy, s.renew, s.soft, s.hard, s.expiry, s.milliCPUs, s.memory,
 	}
+}
+
+// wished is what a new backend would be; all empty: none is to be made.
+func wished(p port.ConnectParams) *port.SpawnParams {
+	if p.Spawn == nil {
+		return &port.SpawnParams{}
+	}
+	return p.Spawn
 }
 
 // column is one field of many.
@@ -124,13 +135,8 @@ func (c *connectColumns) add(p port.ConnectParams) {
 	c.life = append(c.life, p.TokenLife.Microseconds())
 	c.refuseStatic = append(c.refuseStatic, p.RefuseStatic)
 	c.seed = append(c.seed, int64(p.PlacementSeed))
-	s, backendID := p.Spawn, (*string)(nil)
-	if s == nil {
-		s = &port.SpawnParams{}
-	} else {
-		backendID = &s.BackendID
-	}
-	c.backend = append(c.backend, backendID)
+	s := wished(p)
+	c.backend = append(c.backend, wish(p))
 	c.action = append(c.action, s.ActionID)
 	c.static = append(c.static, s.StaticToken)
 	c.subdomain = append(c.subdomain, s.Subdomain)

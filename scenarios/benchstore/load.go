@@ -45,6 +45,7 @@ type load struct {
 	rounds int           // in which the contenders take turns
 	cell   time.Duration // of one measurement
 	warm   time.Duration // before it
+	lean   bool          // the peer's tables have only what its connects need
 }
 
 func heldKey(i int) string { return "held-" + strconv.Itoa(i) }

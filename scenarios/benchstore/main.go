@@ -55,6 +55,7 @@ func parse(args []string) (options, error) {
 	f.IntVar(&o.load.rounds, "rounds", 3, "how often the contenders take turns")
 	f.DurationVar(&o.load.cell, "for", 3*time.Second, "how long each measurement lasts")
 	f.DurationVar(&o.load.warm, "warm", 500*time.Millisecond, "how long each warms up")
+	f.BoolVar(&o.load.lean, "lean", false, "leave out the references between the tables of 0.5.x, and the indexes that its connects do not need: in its favour")
 	f.IntVar(&o.load.keys, "keys", 1000, "how many keys are held")
 	f.IntVar(&o.rest.backends, "backends", 10_000, "how many backends are at rest")
 	f.DurationVar(&o.rest.watch, "watch", 24*time.Second, "for how long")

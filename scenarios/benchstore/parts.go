@@ -65,7 +65,11 @@ func (b *benchmark) connect(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("\n%d held keys, %d drones, best of %d; medians of %d rounds of %v each.\n", b.load.keys, drones, bestOf, b.load.rounds, b.load.cell)
+	tables := "with the references and indexes that they have"
+	if b.load.lean {
+		tables = "without references, and with no more indexes than its connects need"
+	}
+	fmt.Printf("\n%d held keys, %d drones, best of %d; the tables of 0.5.x %s; medians of %d rounds of %v each.\n", b.load.keys, drones, bestOf, tables, b.load.rounds, b.load.cell)
 	rates(os.Stdout, medians[o.name()], medians[p.name()], p.name())
 	latencies(os.Stdout, medians[o.name()], medians[p.name()], p.name())
 	efforts(os.Stdout, medians[o.name()], medians[p.name()], p.name())

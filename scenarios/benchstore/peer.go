@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -38,7 +39,11 @@ func openPeer(ctx context.Context, s *server, l load) (*peer, error) {
 	}
 	cfg.MaxConns, cfg.MinConns = poolSize, poolSize
 	p := &peer{load: l, done: make(chan error, 1)}
-	if err := s.exec(ctx, "peer", peerSchema...); err != nil {
+	schema := peerSchema
+	if !l.lean {
+		schema = slices.Concat(schema, peerConstraints)
+	}
+	if err := s.exec(ctx, "peer", schema...); err != nil {
 		return nil, err
 	}
 	if p.pool, err = pgxpool.NewWithConfig(ctx, cfg); err != nil {

@@ -1,14 +1,10 @@
 package main
 
-// peerSchema is the tables of 0.5.x that its connect touches, as far as they are
-// known from what it does: a row per backend with its present state, a key per
-// live backend, a history of states, a row per event and per action, a token per
-// connect.
-//
-// Assumed, in the peer's favour: primary keys and what its own queries need, and
-// nothing else. No foreign keys, no indexes for cleaning up, nothing on events
-// but their number; the count of a drone's backends has a partial index of its
-// own that holds the live ones only.
+// peerSchema is the tables of 0.5.x that its connect touches: a row per backend
+// with its present state, a key per live backend, a history of states, a row per
+// event and per action, a token per connect. This is what its statements need of
+// them, and what the lean peer has: primary keys and what its own queries look
+// for, no foreign keys, nothing on events but their number.
 var peerSchema = []string{
 	`CREATE TABLE drone (
 		id bigserial PRIMARY KEY, name text NOT NULL, cluster text NOT NULL, pool text NOT NULL DEFAULT '',
@@ -34,6 +30,20 @@ var peerSchema = []string{
 	`CREATE TABLE token (
 		token text PRIMARY KEY, backend_id text NOT NULL, expiration_time timestamptz NOT NULL,
 		username text, auth jsonb, secret_token text NOT NULL)`,
+}
+
+// peerConstraints is what those tables have besides: what each refers to, and the
+// indexes that other statements of 0.5.x need. A connect pays for all of it, with
+// a look at the row that is referred to, and its lock, for each reference.
+var peerConstraints = []string{
+	`ALTER TABLE backend ADD FOREIGN KEY (drone_id) REFERENCES drone (id)`,
+	`CREATE INDEX backend_static_token ON backend (static_token)`,
+	`ALTER TABLE backend_key ADD FOREIGN KEY (id) REFERENCES backend (id)`,
+	`ALTER TABLE backend_state ADD FOREIGN KEY (backend_id) REFERENCES backend (id)`,
+	`CREATE INDEX event_created ON event (created_at)`,
+	`ALTER TABLE backend_action ADD FOREIGN KEY (backend_id) REFERENCES backend (id), ADD FOREIGN KEY (drone_id) REFERENCES drone (id)`,
+	`CREATE INDEX backend_action_of ON backend_action (backend_id)`,
+	`ALTER TABLE token ADD FOREIGN KEY (backend_id) REFERENCES backend (id)`,
 }
 
 // The statements of one connect, in their order.
