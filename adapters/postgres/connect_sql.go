@@ -9,7 +9,9 @@ const connectSQL = `select item, outcome, backend, status, cluster, subdomain, s
 // connectManySQL does what is common of many connects, each by itself: it joins the
 // holder of its key, or where there is none makes a backend on the drone that was
 // chosen, if all that are to go there may. It answers those that it has done and
-// leaves the others as they are.
+// leaves the others as they are. The keys of new backends are locked before their
+// fencing tokens are drawn, in the order of plane.connect: so nobody can have had
+// one in between with a greater token.
 const connectManySQL = `
 	with moment as materialized (
 		select plane.shows(k.last, k.behind) as now, plane.wall() as wall from plane.clock k where k.one
@@ -34,9 +36,13 @@ const connectManySQL = `
 			$23::bigint[], $24::bigint[], $25::bigint[])
 			with ordinality as s (cluster, pool, executable, lifetime, max_idle, healthy, renew, soft, hard, expiry, millicpus, memory, n) on s.n = i.spawn
 		where i.drone is not null and i.n not in (select h.n from held h) and not exists (select from plane.ended e where e.id = i.backend)
+	), locked as materialized (
+		select k.n from (select w.n, plane.key_lock(w.namespace, w.name) as lock from wanted w order by 2 offset 0) k
+		where pg_advisory_xact_lock(k.lock) is not null
 	), asked as materialized (
 		select w.drone, w.cluster, w.pool, min(w.healthy) as healthy, count(*) as backends, plane.total(w.millicpus) as millicpus, plane.total(w.memory) as memory
-		from wanted w group by w.drone, w.cluster, w.pool order by w.drone
+		from wanted w where w.n in (select k.n from locked k)
+		group by w.drone, w.cluster, w.pool order by w.drone
 	), room as (
 		update plane.load l set
 			backends = l.backends + a.backends, millicpus = l.millicpus + a.millicpus, memory = l.memory + a.memory,
@@ -98,6 +104,7 @@ const (
 			and l.drone = d.id and l.stripe = plane.stripe() and not l.draining
 			and l.spare_backends >= 1 and l.spare_millicpus >= $26::bigint and l.spare_memory >= $27::bigint
 			and not exists (select from held) and not exists (select from plane.ended e where e.id = $10::text)
+			and pg_advisory_xact_lock(plane.key_lock($1::text, $2::text)) is not null
 		returning d.id, d.name, d.local_time, c.now, plane.wall() as wall
 	), made as (
 		insert into plane.backend (id, namespace, name, tag, fencing, lease_end, cluster, drone, subdomain, static_token,

@@ -1,10 +1,12 @@
 package postgres
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"plane/system/backend"
@@ -194,4 +196,61 @@ func TestABatchDoesWithEachWhatIsRight(t *testing.T) {
 	var promised int
 	require.NoError(t, s.pool.QueryRow(t.Context(), "select sum(backends) - (select count(*) from plane.backend) from plane.load").Scan(&promised))
 	require.Zero(t, promised, "each is counted once")
+}
+
+// G2: whoever gets a key has a greater fencing token than all who had it before,
+// however long it was held up on the way.
+func TestAFencingTokenIsDrawnWhileNobodyElseCanHaveTheKey(t *testing.T) {
+	for name, batch := range map[string][]port.ConnectParams{
+		"alone":      {wishing("k", "slow")},
+		"in a batch": {wishing("k", "slow"), wishing("a key before", "b"), wishing("zz", "c")},
+	} {
+		t.Run(name, func(t *testing.T) { fencingGrows(t, batch) })
+	}
+}
+
+func fencingGrows(t *testing.T, batch []port.ConnectParams) {
+	s, _ := placing(t, "dr-1")
+	other := openStore(t, Config{URL: s.cfg.URL})
+	hold, err := s.pool.Begin(t.Context())
+	require.NoError(t, err)
+	defer hold.Rollback(context.WithoutCancel(t.Context())) //nolint:errcheck // it is over by then
+	_, err = hold.Exec(t.Context(), `insert into plane.backend (id, namespace, name, tag, fencing, lease_end, cluster, drone, subdomain, static_token, made, made_at, millicpus, memory, status, history)
+		select 'slow', '', 'another key', '', 1, b.lease_end, 'c', b.drone, '', '', b.made, b.made_at, 0, 0, 10, b.history from plane.backend b limit 1`)
+	require.NoError(t, err)
+
+	var fencing []int64 // of those who got the key, in this order
+	got := func(id string) {
+		var token int64
+		require.NoError(t, s.pool.QueryRow(t.Context(), "select fencing from plane.backend where id = $1", id).Scan(&token))
+		fencing = append(fencing, token)
+	}
+	waiting := func() (n int) {
+		require.NoError(t, s.pool.QueryRow(t.Context(), "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'").Scan(&n))
+		return n
+	}
+	slow, fast := make(chan error, 1), make(chan port.Connected, 1)
+	go func() {
+		_, err := s.connectAll(t.Context(), batch)
+		slow <- err
+	}()
+	require.Eventually(t, func() bool { return waiting() == 1 }, patience, time.Millisecond)
+	go func() {
+		c, err := other.Connect(t.Context(), wishing("k", "fast"))
+		assert.NoError(t, err)
+		fast <- c
+	}()
+	require.Eventually(t, func() bool { return waiting() == 2 || len(fast) == 1 }, patience, time.Millisecond)
+	if len(fast) == 1 { // it need not wait, if that is harmless
+		c := <-fast
+		got(c.BackendID)
+		_, err = other.RecordStates(t.Context(), []port.StateReport{{Drone: c.DroneID, BackendID: c.BackendID, State: backend.State{Status: backend.Terminated, Last: backend.Scheduled}}})
+		require.NoError(t, err)
+		fast <- c
+	}
+	require.NoError(t, hold.Rollback(t.Context()))
+	require.NoError(t, <-slow)
+	<-fast
+	got("slow")
+	require.IsIncreasing(t, fencing)
 }
