@@ -178,12 +178,12 @@ func (i *issuer) meet(ctx context.Context, challenges port.Challenges, values []
 	shown := map[string]time.Time{}
 	for _, v := range values {
 		defer challenges.Withdraw(v)
+		a.env.Lock()
+		shown[v] = a.env.Now() // at the earliest: it may be there long before that is known here
+		a.env.Unlock()
 		if err := challenges.Present(ctx, v); err != nil {
 			return err
 		}
-		a.env.Lock()
-		shown[v] = a.env.Now()
-		a.env.Unlock()
 	}
 	for _, v := range values {
 		err := i.callLong(ctx, "validate", func(tell func(error)) {
@@ -205,7 +205,7 @@ const unspoiled = 5 * time.Minute
 // ordered has died or given the order up: then whatever the proxy has set since may
 // be in front of the value, and a receiver that tells one value tells that. The same
 // goes for an earlier value of the proxy that comes late, by a call that had been
-// given up.
+// given up; and a release that comes late takes what was shown before it.
 func (i *issuer) validate(ctx context.Context, value string, shown time.Time, found []string, failed error) error {
 	a := i.a
 	if failed != nil {
