@@ -24,25 +24,25 @@ const connectManySQL = `
 			(b.lease_end > m.now or ` + shared + ` > m.now) and b.tag = i.tag and b.status < 60 and b.static_token = '' and b.id is distinct from i.backend as good
 		from moment m
 		cross join item i
-		join plane.backend b on b.namespace = i.namespace and b.name = i.name and b.holds
+		` + holder + `
 	), given as (
 		insert into plane.token (token, backend, seq, secret, username, data, expires)
 		select h.token, h.id, plane.number(h.id), h.secret, h.username, h.data::json, h.now + plane.us(h.life)
 		from held h where h.good
 	), wanted as materialized (
-		select i.*, s.cluster, s.pool, s.executable, s.lifetime, s.max_idle, s.healthy, s.renew, s.soft, s.hard, s.expiry, s.millicpus, s.memory
-		from item i
-		join unnest($14::text[], $15::text[], $16::text[], $17::bigint[], $18::bigint[], $19::bigint[], $20::bigint[], $21::bigint[], $22::bigint[],
-			$23::bigint[], $24::bigint[], $25::bigint[])
-			with ordinality as s (cluster, pool, executable, lifetime, max_idle, healthy, renew, soft, hard, expiry, millicpus, memory, n) on s.n = i.spawn
-		where i.drone is not null and i.n not in (select h.n from held h) and not exists (select from plane.ended e where e.id = i.backend)
-	), locked as materialized (
-		select k.n from (select w.n, plane.key_lock(w.namespace, w.name) as lock from wanted w order by 2 offset 0) k
-		where pg_advisory_xact_lock(k.lock) is not null
+		select k.* from (
+			select i.*, s.cluster, s.pool, s.executable, s.lifetime, s.max_idle, s.healthy, s.renew, s.soft, s.hard, s.expiry, s.millicpus, s.memory,
+				plane.key_lock(i.namespace, i.name) as lock
+			from item i
+			join unnest($14::text[], $15::text[], $16::text[], $17::bigint[], $18::bigint[], $19::bigint[], $20::bigint[], $21::bigint[], $22::bigint[],
+				$23::bigint[], $24::bigint[], $25::bigint[])
+				with ordinality as s (cluster, pool, executable, lifetime, max_idle, healthy, renew, soft, hard, expiry, millicpus, memory, n) on s.n = i.spawn
+			where i.drone is not null and i.n not in (select h.n from held h) and not exists (select from plane.ended e where e.id = i.backend)
+			order by lock offset 0
+		) k where pg_advisory_xact_lock(k.lock) is not null
 	), asked as materialized (
 		select w.drone, w.cluster, w.pool, min(w.healthy) as healthy, count(*) as backends, plane.total(w.millicpus) as millicpus, plane.total(w.memory) as memory
-		from wanted w where w.n in (select k.n from locked k)
-		group by w.drone, w.cluster, w.pool order by w.drone
+		from wanted w group by w.drone, w.cluster, w.pool order by w.drone
 	), room as (
 		update plane.load l set
 			backends = l.backends + a.backends, millicpus = l.millicpus + a.millicpus, memory = l.memory + a.memory,

@@ -64,13 +64,21 @@ func heldName(p port.ConnectParams) string { return p.Key.Namespace + "\x00" + p
 // and never looks worth a hash of all terms.
 const shared = `(select t.ends from plane.term t where t.id = b.term)`
 
+// holder finds who holds the key of an item i. Its limit keeps it a look at the
+// index for each: to read all backends instead never is better, but looks so to the
+// planner while they are few, and what it plans then it keeps to for a while.
+const holder = `cross join lateral (
+			select b.id, b.tag, b.status, b.static_token, b.cluster, b.subdomain, b.lease_end, b.term
+			from plane.backend b where b.namespace = i.namespace and b.name = i.name and b.holds limit 1
+		) b`
+
 const joinSQL = `
 	insert into plane.token (token, backend, seq, secret, username, data, expires, cluster, subdomain, status)
 	select i.token, b.id, plane.number(b.id), i.secret, i.username, i.data::json, c.now + plane.us(i.life), b.cluster, b.subdomain, b.status
 	from (select plane.shows(k.last, k.behind) as now from plane.clock k where k.one) c
 	cross join unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::text[])
 		as i (namespace, name, tag, token, secret, username, data, life, wish)
-	join plane.backend b on b.namespace = i.namespace and b.name = i.name and b.holds
+	` + holder + `
 	where (b.lease_end > c.now or ` + shared + ` > c.now)
 		and b.tag = i.tag and b.status < 60 and b.static_token = '' and b.id is distinct from i.wish
 	returning token, backend, cluster, subdomain, status`
