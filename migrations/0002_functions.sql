@@ -1299,7 +1299,7 @@ $$;
 comment on function plane.note_uses(text[], timestamptz[]) is
 	'Part of Store.Sweep: writes into plane.backend.used what plane.word says already. That changes nothing but where it can be seen. Returns how many it has noted; what another transaction is at is left to the next sweep.';
 
-create function plane.cleanup(p_min_age bigint, p_limit integer) returns integer
+create function plane.cleanup(p_min_age bigint, p_limit integer, p_from bigint, out deleted integer, out next bigint)
 	language plpgsql volatile
 	set plan_cache_mode to force_generic_plan set enable_seqscan to off set enable_bitmapscan to off set enable_material to off
 	set enable_hashjoin to off set enable_mergejoin to off set jit to off
@@ -1307,8 +1307,11 @@ as $$
 declare
 	v_now timestamptz := plane.now();
 	v_gone text[];
-	v_deleted integer;
-	v_tokens integer;
+	v_pages bigint := pg_relation_size('plane.token') / current_setting('block_size')::bigint;
+	v_some bigint := greatest(v_pages / 60, 1000);
+	v_from tid;
+	v_to tid;
+	v_tokens tid[];
 begin
 	with gone as (
 		delete from plane.ended e
@@ -1320,23 +1323,32 @@ begin
 		returning e.id
 	)
 	select array_agg(g.id) into v_gone from gone g;
-	v_deleted := coalesce(cardinality(v_gone), 0);
-	if v_deleted > 0 then
+	deleted := coalesce(cardinality(v_gone), 0);
+	if deleted > 0 then
 		delete from plane.revocation r where r.backend = any (v_gone);
 	end if;
-	delete from plane.token t
-	using (
-		select x.token from plane.token x where x.expires <= v_now
-		order by x.expires limit p_limit - v_deleted for update skip locked
-	) old
-	where t.token = old.token;
-	get diagnostics v_tokens = row_count;
+
+	-- Tokens, in some of their pages, and in others the next time.
+	p_from := coalesce(p_from, case when v_pages > v_some then floor(random() * v_pages)::bigint else 0 end);
+	next := p_from + v_some;
+	v_from := format('(%s,0)', p_from)::tid;
+	v_to := format('(%s,0)', next)::tid;
+	v_tokens := array(
+		select x.ctid from plane.token x where x.ctid >= v_from and x.ctid < v_to and x.expires <= v_now
+		limit p_limit - deleted for update skip locked
+	);
+	delete from plane.token t where t.ctid = any (v_tokens);
+	deleted := deleted + cardinality(v_tokens);
+	if deleted = p_limit then
+		next := p_from; -- there may be more
+	elsif next >= v_pages then
+		next := 0;
+	end if;
 	delete from plane.controller c where c.seen < v_now - greatest(plane.us(p_min_age), interval '1 day');
-	return v_deleted + v_tokens;
 end
 $$;
-comment on function plane.cleanup(bigint, integer) is
-	'Store.Cleanup: deletes up to p_limit ended backends (p_min_age 0: none) and expired tokens, and passes over those that another controller is deleting.';
+comment on function plane.cleanup(bigint, integer, bigint) is
+	'Store.Cleanup: deletes up to p_limit ended backends (p_min_age 0: none) and expired tokens, and passes over those that another controller is deleting. Tokens are looked for in a sixtieth of their pages, or 8 MB where that is more, from page p_from on (null: from anywhere); next is where to go on.';
 
 -- Certificates -----------------------------------------------------------------
 

@@ -18,6 +18,7 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -29,15 +30,16 @@ import (
 
 // Store implements port.Store on a PostgreSQL database. Make one with Open.
 type Store struct {
-	cfg       Config
-	pool      *pgxpool.Pool
-	announcer *announcer
-	follow    *failover
-	quiet     time.Duration       // see Listener
-	deaf      bool                // what listens does so through a pooler
-	held      *recent.Table[bool] // by key: whether it could be joined lately
-	drones    *drones             // where backends may go
-	seats     *recent.Table[seat] // by backend: where it shares a lease
+	cfg        Config
+	pool       *pgxpool.Pool
+	announcer  *announcer
+	follow     *failover
+	quiet      time.Duration         // see Listener
+	deaf       bool                  // what listens does so through a pooler
+	held       *recent.Table[bool]   // by key: whether it could be joined lately
+	drones     *drones               // where backends may go
+	tokensFrom atomic.Pointer[int64] // the page of tokens where the next cleanup begins; nil: anywhere
+	seats      *recent.Table[seat]   // by backend: where it shares a lease
 	combiners
 }
 

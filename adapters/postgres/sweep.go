@@ -110,9 +110,16 @@ func (s *Store) sweep(ctx context.Context, p port.SweepParams, d due) (handled, 
 	return len(hints), moved, nil
 }
 
-// Cleanup implements port.Store.
+// Cleanup implements port.Store. It looks for expired tokens in another part of
+// them each time, from anywhere on: so all are looked at in an hour of calls a
+// minute apart, however often controllers are started anew.
 func (s *Store) Cleanup(ctx context.Context, minAge time.Duration, limit int) (int, error) {
 	var deleted int
-	err := s.pool.QueryRow(ctx, "select plane.cleanup($1::bigint, $2::integer)", minAge.Microseconds(), limit).Scan(&deleted)
+	var next int64
+	err := s.pool.QueryRow(ctx, "select deleted, next from plane.cleanup($1::bigint, $2::integer, $3::bigint)",
+		minAge.Microseconds(), limit, s.tokensFrom.Load()).Scan(&deleted, &next)
+	if err == nil {
+		s.tokensFrom.Store(&next)
+	}
 	return deleted, failed(ctx, "clean up", err)
 }

@@ -280,3 +280,30 @@ func TestADrainLocksInOrder(t *testing.T) {
 	require.NoError(t, <-drained)
 	require.Equal(t, []int16{5, 6, 7}, free)
 }
+
+// Expired tokens are looked for in a part of the table at a time, from anywhere
+// on; all are found in the end, and no others.
+func TestAllExpiredTokensAreFoundPartByPart(t *testing.T) {
+	const all, ofAPage = 6000, 3 // so the table has 2,000 pages
+	d := open(t)
+	d.exec("alter table plane.token alter column secret set storage plain") // neither pressed nor put elsewhere
+	d.exec(`insert into plane.token (token, backend, seq, secret, expires)
+		select sha256(int8send(n)), 'b', n, repeat(md5(n::text), 75), plane.now() + case when n % 2 = 0 then interval '1 hour' else interval '-1 hour' end
+		from generate_series(1, ` + fmt.Sprint(all) + `) n`)
+	require.Greater(t, d.number("select pg_relation_size('plane.token') / 8192"), all/ofAPage-1, "or it is looked at in one go")
+	expired := func() int { return d.number("select count(*) from plane.token where expires < plane.now()") }
+	deleted, calls := 0, 0
+	for ; expired() > 0; calls++ {
+		require.Less(t, calls, 20)
+		n, err := d.Cleanup(t.Context(), 0, 700)
+		require.NoError(t, err)
+		require.LessOrEqual(t, n, 700)
+		deleted += n
+	}
+	require.Equal(t, all/2, deleted)
+	require.Greater(t, calls, 2)
+	require.Equal(t, all/2, d.number("select count(*) from plane.token"))
+	n, err := d.Cleanup(t.Context(), 0, 700)
+	require.NoError(t, err)
+	require.Zero(t, n)
+}

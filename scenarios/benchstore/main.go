@@ -101,6 +101,9 @@ func bench(ctx context.Context, o options) (err error) {
 		if err := part.run(ctx); err != nil {
 			return fmt.Errorf("%s: %w", part.name, err)
 		}
+		if err := s.drop(ctx); err != nil {
+			return fmt.Errorf("%s: %w", part.name, err)
+		}
 		say("%s: done in %v", part.name, time.Since(began).Round(time.Second))
 	}
 	return nil

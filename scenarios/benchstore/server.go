@@ -154,6 +154,30 @@ func (s *server) create(ctx context.Context, database string) (string, error) {
 	return s.url(database), s.exec(ctx, "postgres", "CREATE DATABASE "+pgx.Identifier{database}.Sanitize())
 }
 
+// drop deletes all databases that were made, so that the server does not tidy them
+// up while something else is measured.
+func (s *server) drop(ctx context.Context) error {
+	conn, err := pgx.Connect(ctx, s.url("postgres"))
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	rows, err := conn.Query(ctx, "SELECT datname FROM pg_database WHERE NOT datistemplate AND datname <> 'postgres'")
+	if err != nil {
+		return err
+	}
+	databases, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return err
+	}
+	for _, database := range databases {
+		if _, err := conn.Exec(ctx, "DROP DATABASE "+pgx.Identifier{database}.Sanitize()+" WITH (FORCE)"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // exec runs statements one after another in a database.
 func (s *server) exec(ctx context.Context, database string, statements ...string) error {
 	conn, err := pgx.Connect(ctx, s.url(database))

@@ -160,6 +160,8 @@ type Store interface {
 
 	// Cleanup deletes terminated backends older than minAge (0: none), with all
 	// that belongs to them, and expired tokens; at most limit; returns how many.
+	// Where tokens are very many one call looks at a part of them, and the next
+	// ones at others.
 	Cleanup(ctx context.Context, minAge time.Duration, limit int) (int, error)
 
 	// Statuses returns the present status of each backend. One that is not known
