@@ -341,7 +341,7 @@ create table plane.token (
 	subdomain text,
 	status smallint
 ) with (autovacuum_vacuum_insert_scale_factor = 0.2);
-comment on table plane.token is 'Tokens that lead to backends. Those of a backend that has ended lead nowhere, since it is not in plane.backend any more. Cleanup goes through the table, a part of it each minute and all of it in an hour, and deletes those that have expired: an index of when they do would make each connect dearer by a tenth.';
+comment on table plane.token is 'Tokens that lead to backends. Those of a backend that has ended lead nowhere, since it is not in plane.backend any more. Cleanup goes through the table, a part of it each minute and all of it in an hour (up to 8 GB), and deletes those that have expired: an index of when they do would make each connect dearer by a tenth.';
 comment on column plane.token.token is 'The SHA-256 digest of the token. Who reads the table, a backup of it, or what the server writes to its log about a row that is there already, can go nowhere with it.';
 comment on column plane.token.backend is 'Where it leads.';
 comment on column plane.token.seq is 'Its number in plane.seq: revocations with a greater one void it.';

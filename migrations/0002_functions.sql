@@ -1308,7 +1308,7 @@ declare
 	v_now timestamptz := plane.now();
 	v_gone text[];
 	v_pages bigint := pg_relation_size('plane.token') / current_setting('block_size')::bigint;
-	v_some bigint := greatest(v_pages / 60, 1000);
+	v_some bigint := least(greatest(v_pages / 60, 1000), 16000);
 	v_from tid;
 	v_to tid;
 	v_tokens tid[];
@@ -1348,7 +1348,7 @@ begin
 end
 $$;
 comment on function plane.cleanup(bigint, integer, bigint) is
-	'Store.Cleanup: deletes up to p_limit ended backends (p_min_age 0: none) and expired tokens, and passes over those that another controller is deleting. Tokens are looked for in a sixtieth of their pages, or 8 MB where that is more, from page p_from on (null: from anywhere); next is where to go on.';
+	'Store.Cleanup: deletes up to p_limit ended backends (p_min_age 0: none) and expired tokens, and passes over those that another controller is deleting. Tokens are looked for in a sixtieth of their pages, 8 MB at least and 128 MB at most, from page p_from on (null: from anywhere); next is where to go on.';
 
 -- Certificates -----------------------------------------------------------------
 

@@ -111,8 +111,8 @@ func (s *Store) sweep(ctx context.Context, p port.SweepParams, d due) (handled, 
 }
 
 // Cleanup implements port.Store. It looks for expired tokens in another part of
-// them each time, from anywhere on: so all are looked at in an hour of calls a
-// minute apart, however often controllers are started anew.
+// them each time, from anywhere on: so all 8 GB of them, or less, are looked at in
+// an hour of calls a minute apart, however often controllers are started anew.
 func (s *Store) Cleanup(ctx context.Context, minAge time.Duration, limit int) (int, error) {
 	var deleted int
 	var next int64
