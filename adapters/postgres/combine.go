@@ -22,7 +22,8 @@ const batchTime = 6 * time.Second
 // way does its batch itself: to wake another task for it, and to be woken, takes
 // as long as a small statement.
 type combiner[I, O any] struct {
-	// run does all items in one transaction and answers in their order.
+	// run does all items, in one transaction or a few, and answers in their order.
+	// What it has done before it fails must be harmless to do again.
 	run func(ctx context.Context, items []I) ([]O, error)
 	// workers is how many batches may be under way at a time, most how many items
 	// a batch has at most (a call with more is a batch of its own).

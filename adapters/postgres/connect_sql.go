@@ -10,8 +10,9 @@ const connectSQL = `select item, outcome, backend, status, cluster, subdomain, s
 // holder of its key, or where there is none makes a backend on the drone that was
 // chosen, if all that are to go there may. It answers those that it has done and
 // leaves the others as they are. The keys of new backends are locked before their
-// fencing tokens are drawn, in the order of plane.connect: so nobody can have had
-// one in between with a greater token.
+// fencing tokens are drawn, in the order of plane.connect and like there after those
+// of held keys have their tokens (that is what given is counted for): so nobody can
+// have had one in between with a greater token, and none wait for each other.
 const connectManySQL = `
 	with moment as materialized (
 		select plane.shows(k.last, k.behind) as now, plane.wall() as wall from plane.clock k where k.one
@@ -29,6 +30,7 @@ const connectManySQL = `
 		insert into plane.token (token, backend, seq, secret, username, data, expires)
 		select h.token, h.id, plane.number(h.id), h.secret, h.username, h.data::json, h.now + plane.us(h.life)
 		from held h where h.good
+		returning true
 	), wanted as materialized (
 		select k.* from (
 			select i.*, s.cluster, s.pool, s.executable, s.lifetime, s.max_idle, s.healthy, s.renew, s.soft, s.hard, s.expiry, s.millicpus, s.memory,
@@ -37,7 +39,7 @@ const connectManySQL = `
 			join unnest($14::text[], $15::text[], $16::text[], $17::bigint[], $18::bigint[], $19::bigint[], $20::bigint[], $21::bigint[], $22::bigint[],
 				$23::bigint[], $24::bigint[], $25::bigint[])
 				with ordinality as s (cluster, pool, executable, lifetime, max_idle, healthy, renew, soft, hard, expiry, millicpus, memory, n) on s.n = i.spawn
-			where i.drone is not null and i.n not in (select h.n from held h) and not exists (select from plane.ended e where e.id = i.backend)
+			where (select count(*) from given) >= 0 and i.drone is not null and i.n not in (select h.n from held h) and not exists (select from plane.ended e where e.id = i.backend)
 			order by lock offset 0
 		) k where pg_advisory_xact_lock(k.lock) is not null
 	), asked as materialized (

@@ -258,3 +258,30 @@ func fencingGrows(t *testing.T, batch []port.ConnectParams) {
 	got("slow")
 	require.IsIncreasing(t, fencing)
 }
+
+// A batch has no key locked while it waits for who revokes tokens: plane.connect
+// locks the two the other way round, and with a second revocation they would wait
+// for each other.
+func TestABatchLocksNoKeyBeforeItMayMakeTokens(t *testing.T) {
+	s, _ := placing(t, "dr-1")
+	made(t, s, "held")
+	revoking, err := s.pool.Begin(t.Context())
+	require.NoError(t, err)
+	defer revoking.Rollback(context.WithoutCancel(t.Context())) //nolint:errcheck // it is over by then
+	_, err = revoking.Exec(t.Context(), "select pg_advisory_xact_lock(plane.token_lock('held'))")
+	require.NoError(t, err)
+	done := make(chan error, 1)
+	go func() {
+		_, err := s.connectAll(t.Context(), []port.ConnectParams{wishing("key of held", "b1"), wishing("a", "b2"), wishing("z", "b3")})
+		done <- err
+	}()
+	for n := 0; n == 0; {
+		require.Empty(t, done)
+		require.NoError(t, s.pool.QueryRow(t.Context(), "select count(*) from pg_locks where locktype = 'advisory' and not granted and database = (select oid from pg_database where datname = current_database())").Scan(&n))
+	}
+	var free bool
+	require.NoError(t, s.pool.QueryRow(t.Context(), "select pg_try_advisory_xact_lock(plane.key_lock('', 'a')) and pg_try_advisory_xact_lock(plane.key_lock('', 'z'))").Scan(&free))
+	require.True(t, free)
+	require.NoError(t, revoking.Rollback(t.Context()))
+	require.NoError(t, <-done)
+}

@@ -15,8 +15,8 @@ const (
 	seatAge   = 10 * time.Minute
 )
 
-// most and few are how many backends share a term at most, and how many are so
-// few that they move in with others of their drone.
+// How many backends share a term at most, and of how many fewer it is a small one:
+// these move in with others of their drone.
 const (
 	mostShare = 64
 	fewShare  = 16
